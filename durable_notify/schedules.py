@@ -24,7 +24,7 @@ __all__ = ["Schedule", "ScheduleInfo", "Ticks"]
 MISSED = ("skip", "once", "all")
 
 #: The most messages that a schedule makes up for.
-MOST = 1000
+MAX_MISSED = 1000
 
 #: How late a tick may be and still be published although missed ones are skipped.
 LATE = timedelta(minutes=1)
@@ -68,8 +68,8 @@ class Schedule:
         check_topic(self.topic)
         if self.missed not in MISSED:
             raise InvalidArgument(f'missed is "skip", "once" or "all", not {self.missed!r}')
-        if not isinstance(self.max_missed, int) or not 1 <= self.max_missed <= MOST:
-            raise InvalidArgument(f"max_missed is 1 to {MOST}, not {self.max_missed!r}")
+        if not isinstance(self.max_missed, int) or not 1 <= self.max_missed <= MAX_MISSED:
+            raise InvalidArgument(f"max_missed is 1 to {MAX_MISSED}, not {self.max_missed!r}")
         self.ticks.next(datetime.now(UTC))
         if self.encoded().data is not None:
             raise InvalidArgument("the payload of a schedule is JSON, not bytes")
@@ -122,16 +122,16 @@ class Ticks:
             raise InvalidArgument(f"cron {self._cron!r} does not advance after {after}")
         return found
 
-    def newest(self, first: datetime, upto: datetime, most: int) -> list[datetime]:
+    def newest(self, first: datetime, upto: datetime, limit: int) -> list[datetime]:
         """Return the newest ticks from one of them on, up to a moment, in order."""
         if self._every is not None:
             last = (upto - first) // self._every
-            return [first + self._every * n for n in range(max(0, last - most + 1), last + 1)]
+            return [first + self._every * n for n in range(max(0, last - limit + 1), last + 1)]
         # Backwards, since a year may have passed; it may begin within the minute of the moment.
         past = self._iterate(upto + timedelta(minutes=1), reverse=True)
         found = itertools.takewhile(lambda tick: tick > first, past)
-        newest = list(itertools.islice((tick for tick in found if tick <= upto), most))[::-1]
-        return newest if len(newest) == most else [first, *newest]
+        newest = list(itertools.islice((tick for tick in found if tick <= upto), limit))[::-1]
+        return newest if len(newest) == limit else [first, *newest]
 
     def _iterate(self, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
         try:

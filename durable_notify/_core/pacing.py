@@ -149,7 +149,7 @@ class Patience:
     doubles: it comes at most as much too late as it has taken already, and 3 seconds at most.
     """
 
-    MOST = 3.0
+    MAX = 3.0
 
     def __init__(self) -> None:
         self._factor = 1.0
@@ -164,10 +164,10 @@ class Patience:
 
     def wait(self, due: float | None) -> float | None:
         """Return how long to wait for what is due in so many seconds; None: nothing is."""
-        if due is None or due >= self.MOST:
+        if due is None or due >= self.MAX:
             self._factor = 1.0
             return due
-        return min(self.MOST, due * self._factor)
+        return min(self.MAX, due * self._factor)
 
 
 class RingPacer:
@@ -179,7 +179,7 @@ class RingPacer:
 
     #: So many in vain are answered at once.
     FREE = 50
-    LEAST, MOST = 0.01, 0.25
+    MIN, MAX = 0.01, 0.25
 
     def __init__(self) -> None:
         self._vain = 0
@@ -192,4 +192,4 @@ class RingPacer:
     def pause(self) -> float:
         """How long to wait before the next claim."""
         over = self._vain - self.FREE
-        return min(self.MOST, self.LEAST * 2.0 ** min(over, 20)) if over > 0 else 0.0
+        return min(self.MAX, self.MIN * 2.0 ** min(over, 20)) if over > 0 else 0.0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["status"]
 
 #: The most rows of a table, unless all are asked for.
-MOST = 100
+MAX_ROWS = 100
 
 
 @click.command()
@@ -29,7 +29,7 @@ MOST = 100
 @as_json
 @click.option("--exact", is_flag=True, help="Count all; else more than 10,000 are estimated (~).")
 @click.option("--all", "everything", is_flag=True,
-              help=f"Show all; else, of more than {MOST}, those that lag most.")  # fmt: skip
+              help=f"Show all; else, of more than {MAX_ROWS}, those that lag most.")  # fmt: skip
 @click.option("--watch", is_flag=True, help="Refresh it, with rates and leases.")
 @click.option("--interval", type=click.FloatRange(0.1, 86_400), metavar="SECONDS",
               help="With --watch: how often; 2.")  # fmt: skip
@@ -62,7 +62,7 @@ def status(
         rows = admin.status(
             connection,
             max_count=None if exact else 10_000,
-            limit=None if everything or as_json else MOST + 1,
+            limit=None if everything or as_json else MAX_ROWS + 1,
         )
         strict = [group.name for group in admin.groups(connection) if group.order_by == "strict"]
         held_up = [
@@ -76,7 +76,7 @@ def status(
             "No topics yet. Publish something: durable-notify publish TOPIC PAYLOAD", err=True
         )
     else:
-        hidden = len(rows) > MOST and not everything
+        hidden = len(rows) > MAX_ROWS and not everything
         print_table(_status_table(_most(rows) if hidden else rows, now))
         if hidden:
             click.echo("These lag most. For all, run: durable-notify status --all")

@@ -73,7 +73,7 @@ _COLUMNS = (
 _NAMES = (0, 1)  # the indexes of topic and group
 _WIDE = 80
 #: The most rows to fetch; JSON has all.
-_MOST = 1000
+_MAX_ROWS = 1000
 _GAP = 3  # between columns
 
 
@@ -123,7 +123,7 @@ def _snapshots(
     database: Database,
     interval: float,
     wait: Callable[[float], bool],
-    limit: int | None = _MOST,
+    limit: int | None = _MAX_ROWS,
 ) -> Iterator[tuple[StatusSnapshot, str | None]]:
     """Look at intervals until `wait` is false; reconnect if the connection breaks.
 

@@ -45,7 +45,7 @@ def test_wake_ups_in_vain_are_answered_later_and_later() -> None:
         pacer.looked(rung=True, found=False)
     assert pauses[: RingPacer.FREE + 1] == [0.0] * (RingPacer.FREE + 1)
     assert pauses[RingPacer.FREE + 1 :][:3] == [0.02, 0.04, 0.08]
-    assert pauses[-1] == RingPacer.MOST
+    assert pauses[-1] == RingPacer.MAX
     pacer.looked(rung=True, found=True)
     assert pacer.pause == 0.0
 

@@ -63,7 +63,7 @@ def _at_their_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that grow are as long from the start as they become."""
     monkeypatch.setattr(Patience, "missed", lambda self: setattr(self, "_factor", 2.0**20))
     monkeypatch.setattr(RingPacer, "FREE", 0)
-    monkeypatch.setattr(RingPacer, "LEAST", RingPacer.MOST)
+    monkeypatch.setattr(RingPacer, "MIN", RingPacer.MAX)
     for module, name in (
         (doorbells, "LOOK"),
         (doorbells, "RETRY"),

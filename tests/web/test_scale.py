@@ -143,7 +143,7 @@ def test_older_entries(
     """The audit, the replays and the losses continue by id."""
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
     monkeypatch.setattr("durable_notify.web.pages.audit.PAGE", 2)
-    monkeypatch.setattr("durable_notify.web.pages.retention.MOST", 2)
+    monkeypatch.setattr("durable_notify.web.pages.retention.MAX_ROWS", 2)
     monkeypatch.setattr("durable_notify.web.pages.replays.PAGE", 2)
     for number in range(5):
         conn.execute(

@@ -168,7 +168,7 @@ class AsyncSubscription:
         if self.deaf and poll is None:
             raise ListenUnavailable(
                 "wake-ups do not reach the listening connection, and polling is switched off: "
-                "give a direct listen_dsn, or allow poll"
+                "give a direct listen_dsn, or allow poll_interval"
             )
         if idle and idle_poll is not None and self._arming_finished:
             return await self._sleep_suspended(shortest(due, idle_poll, LONGEST_SLEEP) or 0.0)

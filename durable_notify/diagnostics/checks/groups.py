@@ -203,7 +203,7 @@ def handlers(context: CheckContext) -> Iterator[Finding]:
 
 
 def unsettled(context: CheckContext) -> Iterator[Finding]:
-    """Messages that were handed out long ago, and are not settled: they fail, or handlers hang."""
+    """Messages that were delivered long ago, and are not settled: they fail, or handlers hang."""
     stuck = [
         row for row in _status(context)
         if row[1] is not None and row[9] > context.thresholds.unsettled

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 #: The most topics with sleepers to show, those with the most first.
-MOST = 100
+MAX_TOPICS = 100
 #: Findings of the doctor about wake-ups that do not arrive.
 DEAF = frozenset({"listener-deaf", "listener-stuck", "pooler", "queue-crowded"})
 
@@ -35,7 +35,7 @@ async def consumers(request: Request) -> Response:
     asleep.sort(key=lambda each: (-each[1], each[0]))
     findings = site.sampler.findings or [] if access.sees_all else []
     return page(
-        request, "consumers.html", access=access, asleep=asleep[:MOST], sleeping=len(asleep),
+        request, "consumers.html", access=access, asleep=asleep[:MAX_TOPICS], sleeping=len(asleep),
         connected=_connected(site.sampler) if access.sees_all else None,
         deaf=[each for each in findings if each.name in DEAF],
         leases=[each for each in leases if access.sees(each["topic"])],

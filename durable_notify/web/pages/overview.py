@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES", "charts_of"]
 
 #: How many of the groups that are behind most to show.
-MOST = 10
+MAX_GROUPS = 10
 
 
 async def overview(request: Request) -> Response:
@@ -38,11 +38,11 @@ async def overview(request: Request) -> Response:
     else:
         groups = len({one.group for one in sampler.seen.pairs if access.sees(one.topic)})
     return page(
-        request, "overview.html", access=access, behind=list(islice(pairs, MOST)),
+        request, "overview.html", access=access, behind=list(islice(pairs, MAX_GROUPS)),
         # A finding may name topics, and sums have all of them: they are for those who see all.
         findings=sampler.findings if access.sees_all else [],
         charts=charts_of(sampler, None, None, span) if access.sees_all else None, span=span,
-        more=max(0, behind - MOST), topics=len(topics), groups=groups,
+        more=max(0, behind - MAX_GROUPS), topics=len(topics), groups=groups,
     )  # fmt: skip
 
 

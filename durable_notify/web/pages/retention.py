@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES"]
 
 #: How many losses a page has, and how many topics, the largest first.
-MOST = 100
+MAX_ROWS = 100
 
 
 async def retention(request: Request) -> Response:
@@ -29,7 +29,7 @@ async def retention(request: Request) -> Response:
     sampler = site.sampler
     async with site.database.read() as connection:
         policies = await AsyncAdmin().retention(connection)
-        losses = await rows(connection, LOSSES, (page_before(request.query_params), MOST))
+        losses = await rows(connection, LOSSES, (page_before(request.query_params), MAX_ROWS))
     blockers, storage = sampler.blockers, sampler.storage
     sizes = [each for each in (storage or {}).values() if access.sees(each.topic)]
     return page(
@@ -37,11 +37,11 @@ async def retention(request: Request) -> Response:
         policies=[each for each in policies if access.sees(each.pattern)],
         # Within a user's topics the default applies too.
         default=next((each for each in policies if each.pattern == ">"), None),
-        sizes=None if storage is None else sizes[:MOST], measured=len(sizes),
+        sizes=None if storage is None else sizes[:MAX_ROWS], measured=len(sizes),
         total=sum(each.bytes for each in sizes),
         blockers=None if blockers is None else [one for one in blockers if access.sees(one.topic)],
         losses=[each for each in losses if access.sees(each["topic"])],
-        older=page_after(losses, MOST),
+        older=page_after(losses, MAX_ROWS),
     )  # fmt: skip
 
 

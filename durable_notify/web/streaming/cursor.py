@@ -16,7 +16,7 @@ from ...errors import InvalidArgument
 from .events import Batch, Event, Frame
 from .hub import BATCH, BATCH_BYTES
 from .passages import Passage, Recording
-from .place import MOST_AHEAD, MOST_BYTES, Mark, Place, mark_of
+from .place import MAX_AHEAD, MAX_BYTES, Mark, Place, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
@@ -146,7 +146,7 @@ class Cursor:
         """
         start = self._start if origin is None else origin
         until = time.monotonic() + TURN
-        read = Recording(self._hub.passages.most)
+        read = Recording(self._hub.passages.limit)
         async with self._hub.reader(start) as reader:
             if (gap := _gap(reader)) is not None:
                 yield Batch([gap])
@@ -163,7 +163,7 @@ class Cursor:
                         yield batch
                     ahead |= read.marks & {mark_of(message) async for message in beyond}
                 place = Place(base, frozenset(ahead))
-                if len(ahead) <= MOST_AHEAD and len(place.token) <= MOST_BYTES:
+                if len(ahead) <= MAX_AHEAD and len(place.token) <= MAX_BYTES:
                     break
                 if number == self._hub.ring.end:
                     await self._hub.beyond(number)  # the ring is far behind: let it catch up first

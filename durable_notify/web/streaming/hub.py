@@ -44,12 +44,12 @@ class Ring:
     """The last frames of a reader, up to a number of bytes.
 
     Args:
-        most: how many bytes to keep.
+        limit: how many bytes to keep.
         start: the reader's token before the first frame.
     """
 
-    def __init__(self, most: int, start: str) -> None:
-        self._most = most
+    def __init__(self, limit: int, start: str) -> None:
+        self._limit = limit
         self._frames: dict[int, Frame] = {}
         self._tokens = {start: 0}
         self._shared: dict[tuple[int, tuple[str, ...]], tuple[Batch, int, int]] = {}
@@ -65,7 +65,7 @@ class Ring:
         self.token = frame.token
         self._tokens[frame.token] = self.end
         self._bytes += frame.size
-        while self._bytes > self._most and self.first < self.end - 1:
+        while self._bytes > self._limit and self.first < self.end - 1:
             self._bytes -= self._frames.pop(self.first).size
             self.first += 1
         while self._tokens[oldest := next(iter(self._tokens))] < self.first:
@@ -117,16 +117,16 @@ class Hub:
     Args:
         dsn: the database.
         topics: names and patterns.
-        most: how many bytes its ring keeps.
+        limit: how many bytes its ring keeps.
     """
 
-    def __init__(self, dsn: str, topics: tuple[str, ...], most: int) -> None:
+    def __init__(self, dsn: str, topics: tuple[str, ...], limit: int) -> None:
         self.dsn = dsn
         self.topics = topics
         self.clients = 0
-        self.ring = Ring(most, "")
-        self.passages = Passages(most // 8)
-        self._most = most
+        self.ring = Ring(limit, "")
+        self.passages = Passages(limit // 8)
+        self._limit = limit
         self._waiting: dict[asyncio.Future[None], int] = {}
         self._news = asyncio.Event()
         self._all_woken = asyncio.Event()
@@ -217,15 +217,15 @@ class Hub:
     async def _read(self) -> None:
         async with AsyncExitStack() as stack:
             reader = await self._opened(stack)
-            self.ring = Ring(self._most, reader.token)
-            self.passages = Passages(self._most // 8)
+            self.ring = Ring(self._limit, reader.token)
+            self.passages = Passages(self._limit // 8)
             self._begun.set()
             size = 0
             async for message in reader:
                 frame = Frame(message, message.token)
                 await self._append(frame)
                 size += frame.size
-                if size > self._most // 4:
+                if size > self._limit // 4:
                     # A batch may be larger than the ring, and clients that are fast must keep up.
                     size = 0
                     await self._all_woken.wait()

@@ -14,7 +14,7 @@ from ...errors import InvalidArgument
 from .cursor import Cursor
 from .hub import Behind, Ended, Hub
 from .leaving import until_server_stops
-from .place import MOST_BYTES, Place
+from .place import MAX_BYTES, Place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -66,20 +66,20 @@ class Hubs:
     Args:
         dsn: the database.
         buffer: how many bytes each hub keeps for clients that are slow.
-        most: the most clients.
+        limit: the most clients.
 
     Raises:
         InvalidArgument: libpq cannot read the DSN, or a limit is too small.
     """
 
-    def __init__(self, dsn: str, buffer: int, most: int) -> None:
-        if most < 1 or buffer < SMALLEST:
+    def __init__(self, dsn: str, buffer: int, limit: int) -> None:
+        if limit < 1 or buffer < SMALLEST:
             raise InvalidArgument(
                 f"max_clients is at least 1, and buffer_bytes at least {SMALLEST}"
             )
         self._dsn = plain(dsn)
         self._buffer = buffer
-        self._most = most
+        self._limit = limit
         self._hubs: dict[tuple[str, ...], Hub] = {}
         self._cursors: set[Cursor] = set()
         self._catching_up = asyncio.Semaphore(CATCHING_UP)
@@ -104,7 +104,7 @@ class Hubs:
         Raises:
             HTTPException: there are too many clients or topics, or the database refuses.
         """
-        if len(self._cursors) >= self._most:
+        if len(self._cursors) >= self._limit:
             self._refused += 1
             raise HTTPException(503, "too many clients", {"retry-after": "10"})
         hub = self._hub(tuple(sorted(set(topics))))
@@ -147,10 +147,10 @@ class Hubs:
         except Ended:
             # The reason may name what is none of the client's business: the log has it.
             raise HTTPException(503, "the stream cannot be read", {"retry-after": "10"}) from None
-        if (size := len(hub.ring.token)) > MOST_BYTES - SPARE:
+        if (size := len(hub.ring.token)) > MAX_BYTES - SPARE:
             raise HTTPException(
                 400, f"the token of these topics has {size} bytes, and may have "
-                f"{MOST_BYTES - SPARE}: ask for fewer topics in one stream",
+                f"{MAX_BYTES - SPARE}: ask for fewer topics in one stream",
             )  # fmt: skip
 
     def _end_if_idle(self, hub: Hub) -> None:

@@ -34,8 +34,8 @@ class Recording:
         marks: those of all messages since this was set.
     """
 
-    def __init__(self, most: int) -> None:
-        self._left = most
+    def __init__(self, limit: int) -> None:
+        self._left = limit
         self.frames: list[Frame] = []
         self.marks: set[Mark] | None = None
 
@@ -59,11 +59,11 @@ class Passages:
     When a server has started again, all its clients come at once, and most with the same token.
 
     Args:
-        most: how many bytes a passage may have.
+        limit: how many bytes a passage may have.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self._found: dict[str, Passage] = {}
 
     def find(self, token: str | None, first: int) -> Passage | None:

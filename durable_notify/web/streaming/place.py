@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from ...models import ReadMessage
 
-__all__ = ["MOST_AHEAD", "MOST_BYTES", "Mark", "Place", "mark_of"]
+__all__ = ["MAX_AHEAD", "MAX_BYTES", "Mark", "Place", "mark_of"]
 
 #: The longest token, in bytes. Proxies and servers take 8 kB a header line by default.
-MOST_BYTES = 7_000
+MAX_BYTES = 7_000
 #: The most messages beyond the reader's token that a place names.
-MOST_AHEAD = 200
+MAX_AHEAD = 200
 
 #: A message: its id, and when it was published, in microseconds. Trap: the id alone is not enough,
 #: because a server after a fail-over may reuse it for another message.
@@ -56,9 +56,9 @@ class Place:
         Raises:
             InvalidArgument: it is too large, or not a token of a stream.
         """
-        if len(token) > MOST_BYTES:
+        if len(token) > MAX_BYTES:
             raise InvalidArgument(
-                f"the token has {len(token)} bytes, and may have {MOST_BYTES}: ask for fewer "
+                f"the token has {len(token)} bytes, and may have {MAX_BYTES}: ask for fewer "
                 "topics in one stream, or begin without a token"
             )
         base, _, rest = token.partition("~")
@@ -82,7 +82,7 @@ def _unpacked(rest: str) -> frozenset[Mark]:
         found = json.loads(unpacking.decompress(packed, 20_000))
     except (zlib.error, RecursionError):
         raise ValueError from None
-    if not isinstance(found, list) or len(found) > MOST_AHEAD:
+    if not isinstance(found, list) or len(found) > MAX_AHEAD:
         raise ValueError
     return frozenset(_mark(each) for each in found)
 
