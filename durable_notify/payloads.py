@@ -209,7 +209,7 @@ class Decoder:
         self._of_handlers.set(name, self._types.get(name))
 
     def add(self, topic: TopicName) -> None:
-        """Add a topic, which a name without a type leaves as it is."""
+        """Add a topic; a name without a type does not change the type that is known."""
         name, typed = check_pattern(topic), topic if isinstance(topic, Topic) else None
         known = self._types.get(name)
         if typed and known and typed.codec is not known.codec:

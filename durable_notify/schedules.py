@@ -46,7 +46,7 @@ class Schedule:
         missed: what becomes of ticks when no process was running: ``"once"``: one message for all;
             ``"skip"``: none, if a tick is more than a minute late; ``"all"``: the newest
             ``max_missed``.
-        max_missed: 1000 at most.
+        max_missed: how many missed ticks ``"all"`` publishes; 1000 at most.
 
     Raises:
         InvalidArgument: the arguments contradict each other, or cron or zone cannot be read.

@@ -76,7 +76,7 @@ class AsyncCapture:
         max_waiting: how many notifications to buffer while they cannot be published. Beyond
             that, it stops listening until half of them are published.
         heartbeat_interval: how often to check that it still hears.
-        grace: how long to try to publish what was heard after ``stop``.
+        grace: how long to try, after ``stop``, to publish what was heard.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         say: called with a message for people when the state changes.
     """

@@ -75,8 +75,8 @@ class AsyncReader(Generic[T]):
             time, the token of a message, or ``"latest"``. After a token comes what follows it; a
             topic that the token does not know is read from its beginning. ``"latest"`` delivers
             the latest message of every key, then what follows. For that it reads the whole topics
-            once. It skips earlier messages without a key, and a token of these first messages
-            stands for the end of them all.
+            once. Earlier messages without a key are skipped. The token of one of these first
+            messages stands for the end of them all.
         listen_dsn: a direct connection for listening, if ``dsn`` leads through a pooler.
         poll_interval: how often to poll without a wake-up; None switches polling off.
         idle_poll_interval: replaces ``poll_interval`` for a database that may be suspended: see
@@ -150,7 +150,8 @@ class AsyncReader(Generic[T]):
         if known:
             self._log, self._positions = decode(start)  # type: ignore[arg-type]
         self._checkpoints: dict[str, Checkpoints] = {}
-        #: Topics of which messages after the place of the start token were removed, and its id.
+        #: Topics of which retention has removed messages that follow the start token, and the id
+        #: at which the token stands.
         self.gaps: dict[str, int] = {}
         self._from_token = known
         self._poll = in_seconds("poll_interval", poll_interval, optional=True)

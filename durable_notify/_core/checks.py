@@ -14,7 +14,7 @@ __all__ = ["check_count", "check_number", "check_word", "unknown_option"]
 
 
 def check_count(name: str, value: int, greatest: int | None = None) -> None:
-    """Raise InvalidArgument unless it is a whole number from 1 on, or to ``greatest``."""
+    """Raise InvalidArgument unless it is a whole number of 1 or more; ``greatest``: up to that."""
     is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
     if greatest is None and not is_count:
         raise InvalidArgument(f"{name} must be 1 or more, not {value!r}")

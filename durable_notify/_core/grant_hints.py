@@ -73,9 +73,9 @@ def to_call(query: str, params: Sequence[Any]) -> str | None:
 
 @contextmanager
 def allowing(asked: Callable[[], tuple[str, str | None]]) -> Iterator[None]:
-    """Add to the driver's error of a missing right how the role gets it.
+    """Add to the driver's error how the role gets the right that it lacks.
 
-    ``asked`` returns the role and the arguments of the command. The driver's error is raised on.
+    ``asked`` returns the role and the arguments of the command. The error passes through.
     For a role without any grant, PostgreSQL itself refuses the schema, with no details. For a role
     with grants, the SQL functions name what is missing.
     """

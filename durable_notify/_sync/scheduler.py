@@ -36,8 +36,8 @@ class Scheduler:
 
     The process that locks a schedule's row publishes its tick; the row moves to its next tick in
     the same transaction. So there is no leader that could be lost, and a tick is neither published
-    twice nor lost, whatever is killed. The database's clock counts. Its role may publish to the
-    topics.
+    twice nor lost, whatever is killed. The database's clock counts. Its role needs the right to
+    publish to the topics.
 
     Args:
         dsn: a libpq connection string or URI. It may lead through a pooler.

@@ -156,7 +156,7 @@ class Webhooks:
     ) -> bool:
         """Record how an endpoint fails; return whether it is paused because of that.
 
-        Relays call this, when that changes and now and then. An endpoint is paused if it wants no
+        Relays call this when it changes, and at intervals. An endpoint is paused if it wants no
         more messages (``gone``), or has failed for longer than its ``pause_after``.
 
         Args:

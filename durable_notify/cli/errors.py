@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
 import click
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from .._core.sanitize import redact
 from ..dsn import ENCODE, is_ambiguous
@@ -27,7 +29,6 @@ from ..errors import (
     UnknownGroup,
     UnknownTopic,
 )
-from .grant_hints import rights_remedy
 from .params import shown
 
 if TYPE_CHECKING:
@@ -80,6 +81,21 @@ BY_SQLSTATE = {
     "42P01": MIGRATE,
     "42883": MIGRATE,
     "26000": "A pooler mixes up sessions: connect directly.",
+}
+_CONSUME = "--consume TOPIC --group GROUP"
+#: Options for durable-notify grant; only the owner of the schema runs the other commands.
+_RIGHTS = {
+    "publish": "--publish TOPIC",
+    "consume": _CONSUME,
+    "read": "--read TOPIC",
+    "group": _CONSUME,
+    "replay": _CONSUME,
+    "replay-job": _CONSUME,
+    "seek": _CONSUME,
+    "status": "--observe",
+    "dead-letters": "--observe",
+    "retries": "--observe",
+    "audit": "--observe",
 }
 
 
@@ -183,7 +199,7 @@ def _explained(error: Exception, database: Database, command: str | None) -> Fai
 def _of_postgres(error: psycopg.Error, database: Database, command: str | None) -> Failure:
     state, primary = error.sqlstate, error.diag.message_primary
     if state == "42501":
-        remedy = rights_remedy(database.dsn, command, error.diag.message_hint)
+        remedy = _how_to_allow(database.dsn, command, error.diag.message_hint)
         return Failure(primary or "insufficient privilege", remedy)
     if state and primary and not state.startswith("08"):
         return Failure(f"PostgreSQL says: {primary}", BY_SQLSTATE.get(state, ""))
@@ -192,3 +208,28 @@ def _of_postgres(error: psycopg.Error, database: Database, command: str | None) 
     text = " ".join(str(error).split())
     remedies = (what for pattern, what in CONNECTING if re.search(pattern, text, re.IGNORECASE))
     return Failure(text, next(remedies, "").format(source=database.source))
+
+
+def _how_to_allow(dsn: str, command: str | None, hint: str | None) -> str:
+    """Return how the role of a DSN gets the right to run a command; `hint`: the database's."""
+    given = conninfo_to_dict(dsn)
+    role = str(given.get("user") or os.environ.get("PGUSER") or "YOUR_ROLE")
+    if command == "migrate":
+        name = _identifier(str(given.get("dbname") or os.environ.get("PGDATABASE") or role))
+        return (
+            "Run the migration as the owner of the schema durable_notify. If there is none yet: "
+            f"GRANT CREATE ON DATABASE {name} TO {_identifier(role)};"
+        )
+    if hint is not None:
+        return hint
+    if (rights := _RIGHTS.get(command or "")) is None:
+        return "Run it as the owner of the schema durable_notify."
+    return (
+        f"The owner of the schema can allow it: durable-notify grant {shlex.quote(role)} {rights}"
+    )
+
+
+def _identifier(name: str) -> str:
+    if re.fullmatch("[a-z_][a-z0-9_]*", name):
+        return name
+    return '"' + name.replace('"', '""') + '"'

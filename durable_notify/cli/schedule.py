@@ -42,7 +42,7 @@ def schedule() -> None:
 @click.option("--missed", type=click.Choice(MISSED), default="once", show_default=True,
               help="What becomes of ticks when nothing was running.")  # fmt: skip
 @click.option("--max-missed", type=click.IntRange(1, 1000), default=100, show_default=True,
-              help="With --missed all: at most the newest so many.")  # fmt: skip
+              help="With --missed all: publish no more than these, the newest.")  # fmt: skip
 @pass_database
 def set_it(database: Database, /, name: str, topic: str, payload: str, **options: Any) -> None:
     """Set the schedule NAME: publish PAYLOAD, which is JSON, to TOPIC."""

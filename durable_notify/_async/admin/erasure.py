@@ -40,8 +40,8 @@ class AsyncErasureAdmin:
 
         It removes them from the outbox, dead letters, retries and all other tables, in batches;
         archives have an ``erase`` of their own. Give a connection in autocommit mode: each batch
-        is a transaction then. In a transaction of yours, the groups' consumers get nothing from
-        the first batch until you commit.
+        is a transaction then. In a transaction of yours, consumers receive nothing between the
+        first batch and your commit.
 
         What had committed when it began is gone when it returns. The audit records ``why``, and
         the key's SHA-256. For the owner of the schema.
