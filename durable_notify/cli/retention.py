@@ -191,7 +191,7 @@ def topics(database: Database, *, as_json: bool) -> None:
     print_list(
         found, ("topic", "groups", "messages", "size", "oldest", "kept"),
         lambda one: (
-            one.topic, one.groups, one.messages, f"{one.bytes / (1 << 20):,.1f} MB",
+            one.topic, one.groups, one.messages, f"{one.bytes / 10**6:,.1f} MB",
             f"{one.oldest:%Y-%m-%d %H:%M}", kept.get(one.pattern, "for ever"),
         ),
         as_json=as_json, empty="There is no message.",

@@ -6,8 +6,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ..._core import sql
+from ..._core.checks import check_count
 from ...durations import in_seconds
-from ...errors import InvalidArgument
 from ...models import LostMessages, Retention, RetentionBlocker, TopicStorage
 from ...topics import check_pattern
 from ..database.callers import fetch_alone
@@ -61,8 +61,8 @@ class AsyncRetentionAdmin:
         """
         ages = _interval("max_age", max_age), _interval("min_age", min_age)
         for name, size in (("max_bytes", max_bytes), ("alarm_bytes", alarm_bytes)):
-            if size is not None and (not isinstance(size, int) or not 0 < size < 2**63):
-                raise InvalidArgument(f"{name} must be a positive whole number, not {size!r}")
+            if size is not None:
+                check_count(name, size, 2**63 - 1)
         params = (
             check_pattern(topic), ages[0], max_bytes, when_settled, on_lag, alarm_bytes, compact,
             archive, ages[1], forever,

@@ -147,7 +147,7 @@ def patterns(context: CheckContext) -> Iterator[Finding]:
 
 def _waiting(context: CheckContext, unread: int, exact: bool) -> str:
     held = _held(context, unread)
-    size = "" if held is None else f", about {held / (1 << 20):,.1f} MB"
+    size = "" if held is None else f", about {held / 10**6:,.1f} MB"
     return f"{'' if exact else 'about '}{unread:,} messages wait{size}"
 
 

@@ -70,7 +70,7 @@ def kept_forever(context: CheckContext) -> Iterator[Finding]:
         context.thresholds.topic,
     ):
         why = "has no retention" if has_no_policy else "no group reads it: all of it is kept"
-        what = f"topic {topic} takes about {size / (1 << 20):,.1f} MB, and {why}"
+        what = f"topic {topic} takes about {size / 10**6:,.1f} MB, and {why}"
         yield finding("topic-kept-forever", what, topic=topic, bytes=size)
 
 
@@ -80,7 +80,7 @@ def blockers(context: CheckContext) -> Iterator[Finding]:
         "SELECT l.group_name, l.topic, l.bytes FROM durable_notify.retention_blockers() l"
         " WHERE l.alarm ORDER BY 1, 2"
     ):
-        held = f"{size / (1 << 20):,.1f} MB of topic {topic}, past their age or size,"
+        held = f"{size / 10**6:,.1f} MB of topic {topic}, past their age or size,"
         if group is None:
             what = f"{held} wait to be archived"
             yield finding("archive-behind", what, topic=topic, bytes=size)

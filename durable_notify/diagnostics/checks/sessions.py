@@ -133,7 +133,7 @@ def _age(seconds: float) -> str:
 
 
 def _size(count: float) -> str:
-    for unit, size in (("GB", 1 << 30), ("MB", 1 << 20)):
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
-    return f"{int(count) // 1024} kB"
+    return f"{int(count) // 1000} kB"
