@@ -63,8 +63,8 @@ class ConsumerOptions:
         poll_interval: how often to poll without a wake-up, as a safety net; None switches polling
             off.
         idle_poll_interval: replaces ``poll_interval`` for a database that is suspended while idle.
-            While a consumer waits for messages, it sends the database nothing at all, and does not
-            reopen lost connections, until a wake-up or for so long.
+            A consumer that waits for messages sends the database nothing until a wake-up, or until
+            this time is over. It does not reopen lost connections either.
         heartbeat_interval: how often to check that connections are alive. A dead one is found and
             replaced within two heartbeats; a statement without an answer within two is given up.
         handler_timeout: how long a handler may take. After that its message is retried, by the

@@ -45,9 +45,9 @@ def capture(
 ) -> None:
     """Publish what is sent to CHANNEL with NOTIFY to a topic, for as long as it runs.
 
-    A notification is durable once it is heard here. Lost are: notifications sent while no capture
-    listens (it reports such a gap with start and end, on standard error and in `durable-notify
-    audit`), and those heard and not yet published if this process crashes. PostgreSQL merges
+    A notification is durable once it is heard here. What is sent while no capture listens is lost.
+    It reports such a gap with start and end, on standard error and in `durable-notify audit`. If
+    this process crashes, what it heard and has not published yet is lost. PostgreSQL merges
     identical notifications of a transaction into one.
 
     If several run at once, one is active and the others stand by. SIGTERM and Ctrl-C end it once it

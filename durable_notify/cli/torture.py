@@ -46,10 +46,10 @@ def torture(
 
     It uses a PostgreSQL of its own, and removes it afterwards. Publishers and consumers are
     processes, each behind a network of its own. It kills, stops, cuts off and restarts these and
-    the server. At the end it drains all topics. Checkers look for messages that were lost, that
-    were never published, that took effect twice, that were out of order, or that were redelivered
-    after they were settled. Exit status 1 if one finds something; it prints the part of the history
-    that shows it.
+    the server. At the end it drains all topics. Checkers look for messages that were lost, were
+    never published, took effect twice, were out of order, or were redelivered after they were
+    settled. If one finds something, it prints the part of the history that shows it, and the exit
+    status is 1.
     """
     from ..torture.nemesis import FAULTS
     from ..torture.run import Plan
