@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,15 +18,11 @@ from .params import AsWritten, Moment, json_line, resolve
 from .service import Observed, health_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-
     from .._sync.consumer.message import Message
-    from .._sync.reader import Reader
     from ..options import ConsumerSettings
     from .database import Database
 
-__all__ = ["consume", "ended_by_signals"]
+__all__ = ["consume"]
 
 NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "attempt")
 
@@ -154,23 +148,3 @@ class _Printer:
             self._left -= 1
             if self._left == 0:
                 self._consumer.stop()
-
-
-@contextmanager
-def ended_by_signals(reader: Reader, output: Output) -> Iterator[None]:
-    """End it gracefully at the first SIGTERM or SIGINT, and at once at the second."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-        # In a thread: this one may be holding the very locks that stop() takes.
-        output.stop()
-        threading.Thread(target=reader.stop).start()
-
-    before = [signal.signal(number, end) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)

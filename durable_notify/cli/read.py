@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import signal
+import threading
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .._sync.reader import Reader
 from .common import common, listen_dsn, pass_database
-from .consume import ended_by_signals
 from .errors import Failure
 from .output import Closed, Output
 from .params import Moment, json_line, resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
     from .database import Database
 
 __all__ = ["read"]
@@ -60,7 +64,7 @@ def read(
     output = Output()
     output.when_closed(reader.stop)
     try:
-        with ended_by_signals(reader, output), suppress(Closed), reader:
+        with _ended_by_signals(reader, output), suppress(Closed), reader:
             for message in reader:
                 line = json_line({name: getattr(message, name) for name in NAMES})
                 output.write(f"{line}\n".encode())
@@ -68,3 +72,23 @@ def read(
         return
     except OSError as error:
         raise Failure(f"standard output: {error}") from error
+
+
+@contextmanager
+def _ended_by_signals(reader: Reader, output: Output) -> Iterator[None]:
+    """End it gracefully at the first SIGTERM or SIGINT, and at once at the second."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        # In a thread: this one may be holding the very locks that stop() takes.
+        output.stop()
+        threading.Thread(target=reader.stop).start()
+
+    before = [signal.signal(number, end) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -76,7 +76,7 @@ class Series:
 
 
 class Sampler:
-    """Takes snapshots while anybody looks, so that the number of browsers costs nothing.
+    """Takes snapshots while a browser looks, so that the number of browsers costs nothing.
 
     Args:
         dsn: the database.
@@ -211,7 +211,7 @@ class Sampler:
         oldest = [each.oldest for each in topics if each.oldest is not None]
         self._add((None, None), Point(
             at, sum(each.lag for each in topics), max(oldest, default=None),
-            _sum(each.rate_in for each in topics), _sum(each.rate_out for each in groups),
+            _sum_of_known(each.rate_in for each in topics), _sum_of_known(each.rate_out for each in groups),
         ))  # fmt: skip
         for group in groups:
             self._add((None, group.name), Point(at, group.lag, group.oldest, None, group.rate_out))
@@ -224,6 +224,6 @@ class Sampler:
             self.series.setdefault(key, Series()).add(point)
 
 
-def _sum(rates: Iterable[float | None]) -> float | None:
+def _sum_of_known(rates: Iterable[float | None]) -> float | None:
     known = [each for each in rates if each is not None]
     return sum(known) if known else None
