@@ -211,7 +211,8 @@ class Sampler:
         oldest = [each.oldest for each in topics if each.oldest is not None]
         self._add((None, None), Point(
             at, sum(each.lag for each in topics), max(oldest, default=None),
-            _sum_of_known(each.rate_in for each in topics), _sum_of_known(each.rate_out for each in groups),
+            _sum_of_known(each.rate_in for each in topics),
+            _sum_of_known(each.rate_out for each in groups),
         ))  # fmt: skip
         for group in groups:
             self._add((None, group.name), Point(at, group.lag, group.oldest, None, group.rate_out))
