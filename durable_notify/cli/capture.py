@@ -30,8 +30,7 @@ __all__ = ["capture"]
 @click.option("--heartbeat-interval", type=click.FloatRange(0.1, 3600), default=15.0,
               show_default=True, metavar="SECONDS",
               help="How often to check that it still hears.")  # fmt: skip
-@click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
-              "listening, if --dsn leads through a pooler.")  # fmt: skip
+@listen_dsn
 @pass_database
 def capture(
     database: Database,

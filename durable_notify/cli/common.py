@@ -1,4 +1,4 @@
-"""Options that every command takes, before its name or after it."""
+"""Options of every command, before its name or after it; and those of several."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ import click
 
 from . import database
 from .errors import Failure
-from .params import shown
+from .params import Moment, resolve, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["common", "confirm", "interruptible", "listen_dsn", "pass_database"]
+    from .database import Database
+
+__all__ = [
+    "common", "confirm", "group_start", "interruptible", "listen_dsn", "pass_database",
+    "resolve_start", "to_dsn", "until_empty",
+]  # fmt: skip
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -44,9 +49,33 @@ def _find_database(context: click.Context, _: click.Parameter, dsn: str | None) 
         root.obj.host = host
 
 
-def listen_dsn(_: click.Context, __: click.Parameter, dsn: str | None) -> str | None:
+def to_dsn(_: click.Context, __: click.Parameter, dsn: str | None) -> str | None:
     """Return the DSN for listening; no error text quotes it."""
     return None if dsn is None else database.plain_dsn(dsn, "--listen-dsn")
+
+
+listen_dsn = click.option(
+    "--listen-dsn", metavar="DSN", callback=to_dsn,
+    help="A direct connection for listening, if --dsn leads through a pooler.",
+)  # fmt: skip
+group_start = click.option(
+    "--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
+    help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). An existing "
+    "group continues at its position.",
+)  # fmt: skip
+until_empty = click.option(
+    "--until-empty", is_flag=True,
+    help="End once no messages are left, including the group's retries and messages that its other "
+    "consumers hold.",
+)  # fmt: skip
+
+
+def resolve_start(database: Database, start: Any) -> Any:
+    """Return a word unchanged, and a time by the database's clock."""
+    if isinstance(start, str):
+        return start
+    with database.connect("start") as connection:
+        return resolve(start, connection)
 
 
 def _show_log(context: click.Context, _: click.Parameter, verbose: int) -> None:

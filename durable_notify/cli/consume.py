@@ -10,11 +10,11 @@ import click
 from .._core.signals import handle_signals
 from .._sync.consumer.consumer import Consumer
 from ..groups import Group
-from .common import common, listen_dsn, pass_database
+from .common import common, group_start, listen_dsn, pass_database, resolve_start, until_empty
 from .errors import Failure
 from .handler import Handler, run_handler
 from .output import Closed, Output
-from .params import AsWritten, Moment, json_line, resolve
+from .params import AsWritten, json_line
 from .service import Observed, health_options
 
 if TYPE_CHECKING:
@@ -31,11 +31,8 @@ NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "attempt")
 @common
 @click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
 @click.option("--group", required=True, help="The consumer group; created when first used.")
-@click.option("--until-empty", is_flag=True, help="End once no messages are left, including the "
-              "group's retries and messages that its other consumers hold.")  # fmt: skip
-@click.option("--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
-              help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). "
-              "An existing group continues at its position.")  # fmt: skip
+@until_empty
+@group_start
 @click.option("--max", "limit", type=click.IntRange(1), help="End after that many messages.")
 @click.option(
     "--lease",
@@ -45,8 +42,7 @@ NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "attempt")
     metavar="SECONDS",
     help="After how long the messages of a killed consumer are redelivered.",
 )
-@click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
-              "listening, if --dsn leads through a pooler.")  # fmt: skip
+@listen_dsn
 @click.option("--handler", type=Handler(), metavar="MODULE:FUNCTION", help="Call a Python function "
               "with each message instead of printing it: a service.")  # fmt: skip
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=1, show_default=True,
@@ -83,10 +79,7 @@ def consume(
         raise click.UsageError("--concurrency is for a --handler: lines are printed one by one")
     if handler is not None and limit is not None:
         raise click.UsageError("--max is for printing: a handler gets messages until it is stopped")
-    if start not in ("beginning", "now"):
-        with database.connect("consume") as connection:
-            start = resolve(start, connection)
-    joined = Group(group, start=start)
+    joined = Group(group, start=resolve_start(database, start))
     settings: ConsumerSettings = {"lease": lease, "until_empty": until_empty}
     if limit is not None:  # claim no message that will not be printed
         settings["batch_size"] = min(limit, 500)

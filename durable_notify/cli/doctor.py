@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .common import common, listen_dsn, pass_database
+from .common import common, pass_database, to_dsn
 from .params import json_line, shown
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan", "ok": "green"}
 
 @click.command()
 @common
-@click.option("--listen-dsn", callback=listen_dsn, metavar="DSN",
+@click.option("--listen-dsn", callback=to_dsn, metavar="DSN",
               help="Where consumers listen, if elsewhere.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, an array of findings.")
 @pass_database

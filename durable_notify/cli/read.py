@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._sync.reader import Reader
-from .common import common, listen_dsn, pass_database
+from .common import common, listen_dsn, pass_database, resolve_start
 from .errors import Failure
 from .output import Closed, Output
-from .params import Moment, json_line, resolve
+from .params import Moment, json_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +35,7 @@ NAMES = ("id", "topic", "key", "payload", "headers", "published_at", "token")
 @click.option("--after", "token", metavar="TOKEN", help="Start right after the message with this "
               "token.")  # fmt: skip
 @click.option("--until-empty", is_flag=True, help="End once no messages are left.")
-@click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
-              "listening, if --dsn leads through a pooler.")  # fmt: skip
+@listen_dsn
 @pass_database
 def read(
     database: Database,
@@ -53,11 +52,7 @@ def read(
     and every reader receives every message. To continue later, use --after with the last token. A
     topic may be a pattern, as in 'orders.*' or 'orders.>'.
     """
-    if token is not None:
-        start = token
-    elif start not in ("beginning", "now", "latest"):
-        with database.connect("read") as connection:
-            start = resolve(start, connection)
+    start = token if token is not None else resolve_start(database, start)
     reader = Reader(
         database.dsn, topics=topics, start=start, listen_dsn=listen_dsn, until_empty=until_empty
     )

@@ -11,8 +11,7 @@ import click
 from ..brokers.relay import AsyncRelay
 from ..brokers.routes import parse_routes
 from ..groups import Group
-from .common import common, listen_dsn, pass_database
-from .params import Moment, resolve
+from .common import common, group_start, listen_dsn, pass_database, resolve_start, until_empty
 from .webhook import webhook_of, webhook_options
 
 if TYPE_CHECKING:
@@ -33,19 +32,15 @@ __all__ = ["relay"]
 @click.option("--cloudevents", is_flag=True,
               help="Send each message as a CloudEvent in the JSON format.")  # fmt: skip
 @webhook_options
-@click.option("--start", type=Moment("beginning", "now"), default="beginning", show_default=True,
-              help="Where a new group starts: beginning, now, a time, or how long ago (10m, 2h). "
-              "An existing group continues at its position.")  # fmt: skip
+@group_start
 @click.option("--batch", type=click.IntRange(1, 1000), metavar="N",
               help="The maximum of messages in one batch; two batches are in flight. "
               "500, or 100 to a webhook.")  # fmt: skip
 @click.option("--lease", type=click.FloatRange(0.1, 86400), default=30.0, show_default=True,
               metavar="SECONDS",
               help="After how long the messages of a killed relay are redelivered.")  # fmt: skip
-@click.option("--until-empty", is_flag=True, help="End once no messages are left, including the "
-              "group's retries and messages that its other consumers hold.")  # fmt: skip
-@click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
-              "listening, if --dsn leads through a pooler.")  # fmt: skip
+@until_empty
+@listen_dsn
 @pass_database
 def relay(
     database: Database,
@@ -78,10 +73,7 @@ def relay(
         **size,
     )  # fmt: skip
     make("", group=group)  # refuses invalid arguments
-    if start not in ("beginning", "now"):
-        with database.connect("consume") as connection:
-            start = resolve(start, connection)
-    relaying = make(database.dsn, group=Group(group, start=start))
+    relaying = make(database.dsn, group=Group(group, start=resolve_start(database, start)))
     asyncio.run(relaying.run())
     more = f", {relaying.rejected} rejected" if relaying.rejected else ""
     click.echo(f"ended: {relaying.sent} sent{more}", err=True)

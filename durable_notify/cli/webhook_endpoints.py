@@ -216,8 +216,7 @@ def delete(database: Database, name: str, yes: bool) -> None:
 @key_option
 @click.option("--connections", type=click.IntRange(1, 100), default=4, show_default=True,
               help="How many connections claim; half as many settle, and two more.")  # fmt: skip
-@click.option("--listen-dsn", metavar="DSN", callback=listen_dsn, help="A direct connection for "
-              "listening, if --dsn leads through a pooler.")  # fmt: skip
+@listen_dsn
 @pass_database
 def serve(database: Database, /, **options: Any) -> None:
     """Send to all endpoints that are not paused, for as long as it runs.
