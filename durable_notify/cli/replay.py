@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["replay", "replay_job", "seek"]
 
+ID = click.IntRange(0, 2**63 - 1)
+
 
 @click.command()
 @common
@@ -30,8 +32,7 @@ __all__ = ["replay", "replay_job", "seek"]
 @click.option("--from-beginning", is_flag=True, help="Redeliver all messages that are retained.")
 @click.option("--since", type=Moment(), help="Redeliver messages published since then: ISO 8601, "
               "or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
-@click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
-              help="Redeliver messages with higher ids.")  # fmt: skip
+@click.option("--after", type=ID, metavar="ID", help="Redeliver messages with higher ids.")
 @click.option("--why", help="A reason, for the audit.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Only print how many messages there are.")
@@ -76,8 +77,7 @@ def replay(
 @common
 @click.option("--group", required=True, help="The group to move.")
 @click.option("--topic", required=True, help="The topic in which to move it.")
-@click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID",
-              help="Deliver messages with higher ids next.")  # fmt: skip
+@click.option("--after", type=ID, metavar="ID", help="Deliver messages with higher ids next.")
 @click.option("--since", type=Moment(), help="Deliver messages published since then next: ISO "
               "8601, or how long ago, as in 10m, 2h, 1d.")  # fmt: skip
 @click.option("--now", is_flag=True, help="Skip all committed messages.")
@@ -144,8 +144,8 @@ def _json(_ctx: click.Context, _param: click.Parameter, value: str | None) -> An
 @common
 @click.option("--group", required=True, help="The group that receives them.")
 @click.option("--topic", required=True, help="Their topic.")
-@click.option("--after", type=click.IntRange(0, 2**63 - 1), metavar="ID", help="Higher ids only.")
-@click.option("--upto", type=click.IntRange(0, 2**63 - 1), metavar="ID", help="This id and lower.")
+@click.option("--after", type=ID, metavar="ID", help="Higher ids only.")
+@click.option("--upto", type=ID, metavar="ID", help="This id and lower.")
 @click.option("--since", type=Moment(), help="Published since then: ISO 8601, or 10m, 2h, 1d ago.")
 @click.option("--until", type=Moment(), help="Published before then.")
 @click.option("--key", "keys", multiple=True, help="With this key; may be repeated.")

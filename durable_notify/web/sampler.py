@@ -150,7 +150,7 @@ class Sampler:
         while time.monotonic() < self._wanted_until:
             began = time.monotonic()
             self._soon.clear()
-            await self._take()
+            self.error = await self._guarded(self._look)
             self._first.set()
             if time.monotonic() - self._doctor_at >= DOCTOR_EVERY:
                 # After the look: the first page does not wait for it.
@@ -161,9 +161,6 @@ class Sampler:
             spent = time.monotonic() - began
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._soon.wait(), max(EVERY - spent, spent * 9))
-
-    async def _take(self) -> None:
-        self.error = await self._guarded(self._look)
 
     async def _guarded(self, look: Callable[[], None]) -> str | None:
         """Look in a thread, and tell the pages; return what failed. Nothing ends the sampler."""
