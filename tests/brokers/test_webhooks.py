@@ -24,9 +24,10 @@ from durable_notify.brokers.webhooks import WebhookOptions
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
 from tests.support.api import with_group
+from tests.support.broker_io import carrying
 from tests.support.cli import fails, good, run, start
 from tests.support.receiver import OTHER, SECRET, Answer, Receiver, Request, receiving
-from tests.support.wait import eventually
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.usefixtures("secret")
 
@@ -191,10 +192,8 @@ async def test_it_stops_while_the_endpoint_is_busy(
     with receiving(lambda _: Answer(503, {"retry-after": "3600"})) as receiver:
         options = WebhookOptions(allow=HERE, concurrency=2)
         relay = relay_to(dsn, receiver, webhook=options, until_empty=False)
-        running = asyncio.create_task(relay.run())
-        await asyncio.to_thread(eventually, lambda: bool(receiver.requests))
-        relay.stop()
-        await asyncio.wait_for(running, 20)
+        async with carrying(relay):
+            await wait_until(lambda: receiver.requests)
         assert len(receiver.requests) <= 2
     with psycopg.connect(dsn) as connection:  # none waits for a lease to expire, none has failed
         left = connection.execute("SELECT attempt FROM durable_notify.claim('shop', '{orders.eu}')")
@@ -236,11 +235,11 @@ async def test_an_endpoint_that_is_down_counts_no_attempt(
         relay = relay_to(dsn, receiver, until_empty=False, retry=dn.RetryPolicy(max_attempts=1))
         publish(dsn, 1)
         running = asyncio.create_task(relay.run())
-        await asyncio.to_thread(eventually, lambda: relay.sent == 1)
+        await wait_until(lambda: relay.sent == 1)
     publish(dsn, *range(2, 40))
-    await asyncio.to_thread(eventually, lambda: relay._broker._unreachable is not None)  # type: ignore[attr-defined]
+    await wait_until(lambda: relay._broker._unreachable is not None)  # type: ignore[attr-defined]
     with receiving(port=receiver.port) as restarted:
-        await asyncio.to_thread(eventually, lambda: relay.sent == 39)
+        await wait_until(lambda: relay.sent == 39)
         relay.stop()
         await running
     assert {one.payload for one in restarted.requests} == set(range(2, 40))

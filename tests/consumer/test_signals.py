@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -23,10 +22,10 @@ from durable_notify._core import signals
 from durable_notify._core.signals import handle_signals
 from tests.support.api import Api, in_thread
 from tests.support.observe import leased, outstanding, send, value
+from tests.support.postgres import CHECKOUT
 from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
-CHECKOUT = Path(__file__).parents[2]
 MOMENTS = ("starting", "claiming", "handling", "settling", "closing")
 
 

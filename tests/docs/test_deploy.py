@@ -27,11 +27,11 @@ from durable_notify.diagnostics.probes import Probes
 from durable_notify.integrations import prometheus
 from durable_notify.middleware import Handling
 from tests.diagnostics.test_metrics_and_probes import Stub, examples
-from tests.docs.pages import CHECKOUT
 from tests.docs.test_complete import first_column, section
 from tests.support.cli import good, own_log
 from tests.support.missing import need_program
 from tests.support.observe import send
+from tests.support.postgres import CHECKOUT
 from tests.support.roles import roles
 from tests.support.wait import eventually
 

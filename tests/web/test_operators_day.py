@@ -6,20 +6,20 @@ import os
 import re
 import threading
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from playwright.sync_api import Page, expect
 
 import durable_notify as dn
+from tests.support.postgres import CHECKOUT
 from tests.support.wait import eventually
 from tests.web.conftest import Serve
 
 Connection = psycopg.Connection[Any]
 
 
-PICTURES = Path(__file__).parents[2] / "docs" / "images"
+PICTURES = CHECKOUT / "docs" / "images"
 
 
 def picture(page: Page, name: str) -> None:

@@ -12,8 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from tests.docs.pages import CHECKOUT
-from tests.support.postgres import needed_binaries, own_server
+from tests.support.postgres import CHECKOUT, needed_binaries, own_server
 
 #: The supported releases, and the oldest Python of each.
 RELEASES = {"5.2": (3, 11), "6.0": (3, 12), "6.1": (3, 12)}
