@@ -215,8 +215,10 @@ def test_check_is_content_and_leaves_no_transaction_open(dsn: str) -> None:
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
-async def test_check_async_is_content(aconn: psycopg.AsyncConnection) -> None:
-    await schema.check_async(aconn)
+async def test_check_async_is_content(dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await schema.check_async(connection)
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
 @pytest.mark.parametrize(("change", "error", "remedy"), WRONG)
