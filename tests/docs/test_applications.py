@@ -43,8 +43,8 @@ def application(name: str, dsn: str, port: int) -> Iterator[tuple[Program, httpx
 # The order service
 
 
-async def order(client: httpx.AsyncClient, count: int, customer: str = "ann") -> int:
-    wanted = {"customer": customer, "item": "tea", "count": count}
+async def order(client: httpx.AsyncClient, count: int) -> int:
+    wanted = {"customer": "ann", "item": "tea", "count": count}
     created = await client.post("/orders", json=wanted)
     assert created.status_code == 201
     return int(created.json()["id"])

@@ -54,11 +54,11 @@ TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError)
 class Senders:
     """Programs that know nothing of this library; each payload with the time before and after."""
 
-    def __init__(self, dsn: str, number: int = 2) -> None:
+    def __init__(self, dsn: str) -> None:
         self.sent: list[tuple[Any, Any, str]] = []
         self._dsn = dsn
         self._done = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=[n]) for n in range(number)]
+        self._threads = [threading.Thread(target=self._send, args=[n]) for n in range(2)]
         for thread in self._threads:
             thread.start()
 
@@ -87,10 +87,10 @@ class Senders:
         for thread in self._threads:
             thread.join()
 
-    def wait_for_more(self, number: int = 30) -> None:
-        """Wait until so many more are sent."""
+    def wait_for_more(self) -> None:
+        """Wait until some more are sent."""
         seen = len(self.sent)
-        eventually(lambda: len(self.sent) > seen + number)
+        eventually(lambda: len(self.sent) > seen + 30)
 
 
 @contextmanager

@@ -258,10 +258,10 @@ class Recorder:
         return self.messages
 
 
-async def collect(consumer: Any, number: int, seconds: float = BOUND) -> list[Any]:
+async def collect(consumer: Any, number: int) -> list[Any]:
     """Return the next messages of an iteration."""
     taken: list[Any] = []
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(BOUND):
         while len(taken) < number:
             taken.append(await anext(consumer))
     return taken

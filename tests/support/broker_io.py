@@ -8,7 +8,7 @@ import dataclasses
 import json
 import uuid
 from collections.abc import AsyncIterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from durable_notify.brokers.ingest import AsyncIngest
 from tests.support.brokers import Nats, RabbitMQ, Redis
@@ -30,23 +30,13 @@ class Arrived(NamedTuple):
         return json.loads(self.body)
 
 
-class Outlet(Protocol):
-    """A queue, topic or stream for the topics `orders.*`."""
-
-    url: str
-    routes: dict[str, dict[str, str]]
-    too_large: str  # what the broker says of a message over 1 MB
-    nowhere: str  # what it says of one that has no route, under the topic `nowhere`
-    deduplicates: bool
-    cloudevents: str
-
-    async def arrived(self) -> list[Arrived]:
-        """All that is there, in order; taken away, or read again, as the broker does."""
+# An outlet is a queue, topic or stream for the topics `orders.*`; `arrived()` returns all that it
+# has got, in order.
 
 
 class RabbitOutlet:
-    too_large = "PRECONDITION_FAILED - message size"
-    nowhere = "312 NO_ROUTE"
+    too_large = "PRECONDITION_FAILED - message size"  # what it says of a message over 1 MB
+    nowhere = "312 NO_ROUTE"  # what it says of one that has no route, under the topic `nowhere`
     deduplicates = False
     cloudevents = "cloudEvents:"
 
