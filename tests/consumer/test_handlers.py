@@ -48,6 +48,14 @@ async def consume(
 # What is called, and does its work or not
 
 
+def decorated(function: Handler) -> Handler:
+    @functools.wraps(function)
+    def wrapper(message: Any) -> Any:
+        return function(message)
+
+    return wrapper
+
+
 class Ran:
     """Kinds of handlers, which record that they ran."""
 
@@ -55,25 +63,11 @@ class Ran:
         self.calls = 0
 
     def kinds(self) -> dict[str, Handler]:
+        return self._plain() | self._coroutines() | self._undone()
+
+    def _plain(self) -> dict[str, Handler]:
         def plain(_message: Any) -> None:
             self.calls += 1
-
-        async def coroutine(_message: Any) -> None:
-            await asyncio.sleep(0)
-            self.calls += 1
-
-        def generator(_message: Any) -> Any:
-            self.calls += 1
-            yield
-
-        async def async_generator(_message: Any) -> Any:
-            self.calls += 1
-            yield
-
-        @types.coroutine
-        def old_coroutine(_message: Any) -> Any:
-            self.calls += 1
-            yield
 
         class Plain:
             def __call__(self, message: Any) -> None:
@@ -81,6 +75,21 @@ class Ran:
 
             def method(self, message: Any) -> None:
                 plain(message)
+
+        return {
+            "plain": plain, "plain lambda": lambda m: (plain(m), None)[1], "plain object": Plain(),
+            "plain method": Plain().method, "plain partial": functools.partial(plain),
+        }  # fmt: skip
+
+    def _coroutines(self) -> dict[str, Handler]:
+        async def coroutine(_message: Any) -> None:
+            await asyncio.sleep(0)
+            self.calls += 1
+
+        @types.coroutine
+        def old_coroutine(_message: Any) -> Any:
+            self.calls += 1
+            yield
 
         class Awaited:
             async def __call__(self, message: Any) -> None:
@@ -93,23 +102,7 @@ class Ran:
             async def static(message: Any) -> None:
                 await coroutine(message)
 
-        class Yields:
-            def __call__(self, message: Any) -> Any:
-                yield from generator(message)
-
-        def decorated(function: Handler) -> Handler:
-            @functools.wraps(function)
-            def wrapper(message: Any) -> Any:
-                return function(message)
-
-            return wrapper
-
-        async def returns_coroutine(message: Any) -> Any:
-            return coroutine(message)
-
         return {
-            "plain": plain, "plain lambda": lambda m: (plain(m), None)[1], "plain object": Plain(),
-            "plain method": Plain().method, "plain partial": functools.partial(plain),
             "coroutine": coroutine, "coroutine lambda": lambda m: (coroutine(m), None)[0],
             "coroutine object": Awaited(), "coroutine method": Awaited().method,
             "coroutine static": Awaited.static, "coroutine partial": functools.partial(coroutine),
@@ -117,6 +110,28 @@ class Ran:
             "coroutine partial object": functools.partial(Awaited()),
             "coroutine decorated": decorated(coroutine),
             "coroutine of a generator": old_coroutine,
+        }  # fmt: skip
+
+    def _undone(self) -> dict[str, Handler]:
+        def generator(_message: Any) -> Any:
+            self.calls += 1
+            yield
+
+        async def async_generator(_message: Any) -> Any:
+            self.calls += 1
+            yield
+
+        async def coroutine(_message: Any) -> None:
+            self.calls += 1
+
+        async def returns_coroutine(message: Any) -> Any:
+            return coroutine(message)
+
+        class Yields:
+            def __call__(self, message: Any) -> Any:
+                yield from generator(message)
+
+        return {
             "undone generator": generator, "undone generator lambda": lambda m: (generator(m), None)[0],
             "undone generator object": Yields(), "undone generator decorated": decorated(generator),
             "undone async generator": async_generator,
