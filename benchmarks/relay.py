@@ -1,5 +1,7 @@
 """Compare a relay with the broker's client alone, on the same messages with confirms.
 
+    python -m benchmarks.relay [--messages N] [--rounds N] [rabbitmq redis nats kafka]
+
 By turns in one run, on one machine, with a broker that is durable; medians of the rounds:
 
 - The client alone has the messages in memory, and publishes the same bytes, 500 at once, in the
@@ -8,28 +10,32 @@ By turns in one run, on one machine, with a broker that is durable; medians of t
   the id up to which it has sent. It knows neither transactions that commit late nor other relays.
 - The relay claims the messages, in order by 1,000 keys, and settles each once it is confirmed.
 
-The client runs twice a round, so that the noise is visible: `control` is one over the other. Shares
-of the processor time of the process are less disturbed by other work. Kafka is one broker
+The client runs twice a round, so that the noise is visible: `control` is one over the other. `cpu`
+are shares of the processor time of the process, which other work disturbs less. Kafka is one broker
 of Apache Kafka's own, if Java and Maven are there, else an emulation.
 """
 
-# ruff: noqa: PLC0415, ASYNC110
+# ruff: noqa: PLC0415, ASYNC110, PLC0206, PERF401
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
 
-from benchmarks.harness import PAYLOAD, Figure, Report, machine, server
+from benchmarks.harness import PAYLOAD, RESULTS, summary
 from durable_notify import schema
 from durable_notify.brokers.relay import AsyncRelay
+from durable_notify.embedded import Server
 from tests.support.broker_io import OUTLETS
 
 BATCH = 500
@@ -239,45 +245,52 @@ async def once(what: str, broker: str, dsn: str, outlet: Any, number: int) -> Ta
     return await CLIENTS[broker](outlet, pages)
 
 
-async def measure_broker(
-    broker: str, dsn: str, number: int, rounds: int
-) -> tuple[str, dict[str, dict[str, list[float]]]]:
-    """Return the broker's name, and the rates of each way to send."""
-    start, outlet_class = OUTLETS[broker]
-    ways = ("client", "by hand", "relay", "client again")
-    found: dict[str, dict[str, list[float]]] = {way: {"rate": [], "cpu": []} for way in ways}
-    with start() as running:
+async def measure(broker: str, dsn: str, number: int, rounds: int) -> dict[str, Any]:
+    server, outlet_class = OUTLETS[broker]
+    found: dict[str, list[float]] = {"client": [], "by hand": [], "relay": [], "client again": []}
+    cpu: dict[str, list[float]] = {what: [] for what in found}
+    with server() as running:
         for turn in range(rounds + 1):
-            for way, rates in found.items():
-                seconds, processor = await once(way, broker, dsn, outlet_class(running), number)
+            for what in found:
+                seconds, processor = await once(what, broker, dsn, outlet_class(running), number)
                 if turn:  # the first warms up
-                    rates["rate"].append(number / seconds)
-                    rates["cpu"].append(number / processor)
-        return type(running).__name__, found
+                    found[what].append(number / seconds)
+                    cpu[what].append(number / processor)
+        name = type(running).__name__
+    shares = shares_of(found) | {"cpu": shares_of(cpu)}
+    rates = {what: round(statistics.median(rates)) for what, rates in found.items()}
+    print(f"{name:14}", rates, shares, flush=True)
+    return {"broker": name, "messages": number, "rounds": summary(found), **shares}
 
 
-def shares_of(broker: str, found: dict[str, dict[str, list[float]]]) -> list[Figure]:
+def shares_of(rates: dict[str, list[float]]) -> dict[str, Any]:
     """Return the shares that the relay has of the client alone, and of the loop by hand."""
-    figures = []
-    for kind, words in (("rate", broker), ("cpu", f"{broker}, processor time")):
-        client, hand, relay, again = (statistics.median(rates[kind]) for rates in found.values())
-        figures += [
-            Figure(f"{words}: relay, of the client alone", ">= 0.7", [relay / client]),
-            Figure(f"{words}: relay, of the loop by hand", "", [relay / hand]),
-            Figure(f"{words}: loop by hand, of the client alone", "", [hand / client]),
-            Figure(f"{words}: control", "1", [again / client]),
-        ]
-    return figures
+    client, hand, relay, again = (statistics.median(each) for each in rates.values())
+    shares = {
+        "share": relay / client, "by hand": hand / client, "of by hand": relay / hand,
+        "control": again / client,
+    }  # fmt: skip
+    return {what: round(share, 3) for what, share in shares.items()}
 
 
-def measure(*, messages: int = 5_000, rounds: int = 5) -> Report:
-    figures, rates = [], {}
-    with server() as postgres:
-        for broker in OUTLETS:
-            work = measure_broker(broker, postgres.dsn(), messages, rounds)
-            name, found = asyncio.run(work)
-            rates[name] = found
-            figures += shares_of(name, found)
-        with psycopg.connect(postgres.dsn()) as connection:
-            about = machine(connection) | {"messages": messages}
-    return Report("relay", about, figures, rates)
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("brokers", nargs="*", default=list(OUTLETS))
+    parser.add_argument("--messages", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--keep", action="store_true", help="write results/relay.json")
+    given = parser.parse_args()
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with Server(Path(folder) / "pg") as server:
+            for broker in given.brokers:
+                results.append(
+                    asyncio.run(measure(broker, server.dsn(), given.messages, given.rounds))
+                )
+    if given.keep:
+        (RESULTS / "relay.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

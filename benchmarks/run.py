@@ -21,7 +21,6 @@ from benchmarks import (
     held,
     listeners,
     publishing,
-    relay,
     retention,
     scale_status,
     scaling,
@@ -60,7 +59,6 @@ BENCHMARKS = {
         {"groups": 20, "topics": 50, "messages": 20_000, "dead": 1_000, "rounds": 1},
     ),
     "streams": (streams.measure, {"clients": 50, "seconds": 2}),
-    "relay": (relay.measure, {"messages": 500, "rounds": 1}),
     "retention": (retention.measure, {"messages": 200_000, "before_seconds": 3}),
 }
 
