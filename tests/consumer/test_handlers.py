@@ -19,30 +19,13 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._async.consumer.dispatcher import AsyncDispatcher
-from tests.support.api import Api, in_thread, with_group
+from tests.support.api import Api, consume, in_thread
 from tests.support.cli import run_process as command
 from tests.support.observe import dead_letters, outstanding, send, value
 from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
 Handler = Callable[[Any], Any]
-
-
-async def consume(
-    api: Api, dsn: str, way: str, handler: Any, *, size: int = 10, **options: Any
-) -> Any:
-    """Give a handler to a consumer of either half, as it is; returns the consumer."""
-    settings = {
-        "group": "g", "topics": ["t"], "until_empty": True, "poll_interval": None, "retry": dn.RetryPolicy(max_attempts=1),
-    } | options  # fmt: skip
-    limits = {"concurrency": settings.pop("concurrency", 1)}
-    if way == "run_batches":
-        limits |= {"size": size, "max_wait": 0.0}
-    kind = dn.AsyncConsumer if api.is_async else dn.Consumer
-    consumer: Any = kind(dsn, **with_group(settings))
-    run = functools.partial(getattr(consumer, way), handler, **limits)
-    await with_timeout(run() if api.is_async else in_thread(run))
-    return consumer
 
 
 # What is called, and does its work or not

@@ -11,7 +11,6 @@ DURABLE_NOTIFY_SECONDS makes it longer.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from durable_notify._async import capture as async_capture
 from durable_notify._sync import capture as sync_capture
 from durable_notify.embedded import Server
 from durable_notify.torture.proxy import Proxy
+from tests.faults.chance import SEED, seconds
 from tests.support.capture import (
     capturing,
     end_listening,
@@ -46,8 +46,7 @@ from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "4"))
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
+SECONDS = seconds(4)
 TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
