@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -220,13 +221,12 @@ async def test_a_loop_s_own_handler_that_is_set_since(told: list[str]) -> None:
 
 
 def test_in_another_thread(told: list[str]) -> None:
-    def body() -> None:
+    def body() -> Any:
         with handle_signals(*noting(told, "a")):
-            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            return signal.getsignal(signal.SIGTERM)
 
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(body).result() is signal.SIG_DFL
 
 
 # Forks
