@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -110,16 +111,19 @@ def test_secrets_that_cannot_work(text: str, monkeypatch: pytest.MonkeyPatch) ->
         webhooks.Relay("https://example.com/", WebhookOptions(secrets=[SECRET]))
 
 
-async def test_the_same_id_at_each_attempt_and_only_its_key_waits(dsn: str) -> None:
-    refusals = Counter({"1": 2})
+def refuses_one(times: int) -> Callable[[Request], Answer]:
+    """An endpoint that refuses message 1 that often."""
+    left = [Answer(500)] * times
 
     def judge(request: Request) -> Answer:
-        number = request.body.decode()
-        refusals[number] -= 1
-        return Answer(500 if refusals[number] >= 0 else 204)
+        return left.pop() if request.body == b"1" and left else Answer(204)
 
+    return judge
+
+
+async def test_the_same_id_at_each_attempt_and_only_its_key_waits(dsn: str) -> None:
     publish(dsn, *(NewMessage(n, key="a") for n in (1, 2)), NewMessage(3, key="b"), NewMessage(4))
-    with receiving(judge) as receiver:
+    with receiving(refuses_one(2)) as receiver:
         await relay_to(dsn, receiver, retry=dn.RetryPolicy(base=0.01)).run()
     assert [one.payload for one in receiver.requests if one.payload < 3] == [1, 1, 1, 2]
     assert {one.payload for one in receiver.requests[:3]} == {1, 3, 4}
@@ -138,16 +142,9 @@ async def test_a_key_not_held_back_is_caught(dsn: str, monkeypatch: pytest.Monke
             report(index, outcome)
         return outcomes
 
-    refusals = Counter({"1": 1})
-
-    def judge(request: Request) -> Answer:
-        number = request.body.decode()
-        refusals[number] -= 1
-        return Answer(500 if refusals[number] >= 0 else 204)
-
     monkeypatch.setattr(webhooks, "by_ordering_key", planted)
     publish(dsn, *(NewMessage(n, key="a") for n in (1, 2)))
-    with receiving(judge) as receiver:
+    with receiving(refuses_one(1)) as receiver:
         await relay_to(dsn, receiver, retry=dn.RetryPolicy(base=0.01)).run()
     arrived = [one.payload for one in receiver.requests]
     assert 1 in arrived[arrived.index(2) + 1 :]  # reversed

@@ -34,7 +34,7 @@ from tests.support.observe import asleep, outstanding, send
 from tests.support.pgbouncer import Mode, Pooler, pooler
 from tests.support.wait import wait_until
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("impatient")]
 
 Connection = psycopg.Connection[Any]
 
@@ -47,13 +47,6 @@ DEAF = "Set a direct listen_dsn"
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> Mode:
     return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Know within half a second that a listener is deaf."""
-    for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "ANSWER", 1.0)
 
 
 async def publish(api: Api, dsn: str, numbers: range) -> None:
