@@ -30,23 +30,18 @@ VARIANTS = ("plain", "ours, no consumer", "ours", "plain, read beside", "row NOT
 COLOURS = ("#7f8a96", "#7fb2dd", OURS, OTHERS, "#d98c5f")
 
 
-def load(name: str) -> dict[str, Any] | None:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def load(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def save(figure: Any, name: str) -> None:
-    IMAGES.mkdir(parents=True, exist_ok=True)
     figure.savefig(IMAGES / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
 
 
 def publishing(name: str, title: str) -> None:
     """Draw rates of publishing, by number of clients."""
-    report = load(name)
-    if report is None:
-        return
-    rates = report["rates"]
+    rates = load(name)["rates"]
     clients = sorted({int(key.rsplit("/", 1)[1]) for key in rates})
     figure, axes = plt.subplots(figsize=(8, 3.6))
     for number, (variant, colour) in enumerate(zip(VARIANTS, COLOURS, strict=True)):
@@ -67,10 +62,7 @@ def publishing(name: str, title: str) -> None:
 
 def peers(measure: str, title: str) -> None:
     """Draw the rates of ours and the peers, the best on top."""
-    report = load("peers")
-    found = by_peer(measure, [] if report is None else report["rounds"])
-    if not found:
-        return
+    found = by_peer(measure, load("peers")["rounds"])
     rates = {
         peer: [each["rate"] for each in found[peer]] for peer in reversed(ranked(measure, found))
     }

@@ -120,9 +120,10 @@ def claims(connection: psycopg.Connection[Any], group: str, number: int) -> list
     return times
 
 
-def new_group(connection: psycopg.Connection[Any], start: str = "beginning") -> str:
+def new_group(connection: psycopg.Connection[Any]) -> str:
+    """Subscribe a new group, from the beginning of the topic; return its name."""
     group = uuid.uuid4().hex
-    connection.execute("SELECT durable_notify.subscribe(%s, '{orders}', %s)", (group, start))
+    connection.execute("SELECT durable_notify.subscribe(%s, '{orders}', 'beginning')", (group,))
     return group
 
 

@@ -14,14 +14,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import (
+    backlog,
     claiming,
     consuming,
-    groups,
     handlers,
     held,
     listeners,
     publishing,
-    retained,
     retention,
     scale_status,
     scaling,
@@ -49,10 +48,8 @@ BENCHMARKS = {
     "handlers": (handlers.measure, {"messages": 2_000, "rounds": 2}),
     "flush": (flush, {"clients": (8,), "rounds": 1, "seconds": 1}),
     "listeners": (listeners.measure, {"processes": 2, "rounds": 1, "seconds": 1}),
-    "retained": (retained.measure, {"many": 20_000, "rounds": 2, "claims": 20}),
-    "backlog": (retained.backlog, {"many": 20_000, "rounds": 2, "claims": 20}),
+    "backlog": (backlog.measure, {"many": 20_000, "rounds": 2, "number": 20}),
     "claiming": (claiming.measure, {"times": 20, "rounds": 1, "topics": 50, "retained": 5_000}),
-    "groups": (groups.measure, {"messages": 2_000, "rounds": 2}),
     "open": (held.open_writers, {"rounds": 1, "messages": 20}),
     "held_xmin": (held.xmin, {"seconds": 4, "part": 2}),
     "scaling": (scaling.measure, {"rounds": 1, "scale": 0.1, "retained": (1_000, 10_000)}),

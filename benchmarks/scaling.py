@@ -298,14 +298,13 @@ class Bench:
             }
 
 
-def simulate(
-    consumers: int, batch: int, *, turn: float, settle: float, handle: float, seconds: float = 20
-) -> float:
+def simulate(consumers: int, batch: int, *, turn: float, settle: float, handle: float) -> float:
     """Return the messages a second of a group, if the processor is not the limit: a simulation.
 
     Claims of a group take turns, each for ``turn`` seconds. Then the consumer handles its batch,
     for ``handle`` seconds, and settles it. All times vary as if by chance (exponentially).
     """
+    seconds = 20.0
     rng = random.Random(1)
     wants = [(0.0, number) for number in range(consumers)]
     free, delivered = 0.0, 0

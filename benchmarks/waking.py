@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
-import statistics
 from collections.abc import Callable
 
 import psycopg
 
-from benchmarks.harness import Figure, Report, Worker, machine, server
+from benchmarks.harness import Figure, Report, Worker, machine, percentile, server
 
 BARE = """
     CREATE TABLE IF NOT EXISTS bare (
@@ -24,10 +23,6 @@ def latencies(listener: Worker, publisher: Worker, messages: int) -> list[float]
     if len(found) != messages:
         raise RuntimeError(f"{len(found)} of {messages} messages had come")
     return [nanoseconds / 1e6 for nanoseconds in found]
-
-
-def _percentile(values: list[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 def measure(*, rounds: int = 10, messages: int = 150) -> Report:
@@ -59,12 +54,12 @@ def measure(*, rounds: int = 10, messages: int = 150) -> Report:
     ]
     for name, rounds_of in taken.items():
         for percent in (50, 99):
-            values = [_percentile(values, percent) for values in rounds_of]
+            values = [percentile(values, percent) for values in rounds_of]
             figures.append(Figure(f"{name}: {percent}th percentile", "", values, "ms"))
     return Report("waking", about, figures, taken)
 
 
 def _figure(taken: dict[str, list[list[float]]], which: str, percent: int, target: str) -> Figure:
     pairs = zip(taken[which], taken["bare"], strict=True)
-    ratios = [_percentile(one, percent) / _percentile(bare, percent) for one, bare in pairs]
+    ratios = [percentile(one, percent) / percentile(bare, percent) for one, bare in pairs]
     return Figure(f"{which}: idle wake-up, {percent}th percentile, of bare", target, ratios)

@@ -15,7 +15,9 @@ from _pytest.terminal import TerminalReporter
 from hypothesis import HealthCheck, settings
 
 from durable_notify import schema
+from durable_notify._async.wakeups import listener as async_listener
 from durable_notify._core.pacing import BatchSizer
+from durable_notify._sync.wakeups import listener as sync_listener
 from durable_notify.embedded import Server
 from tests.support.api import Api
 from tests.support.missing import sum_up
@@ -139,6 +141,13 @@ def private_server() -> Iterator[Server]:
     bindir = needed_binaries()
     with own_server(bindir) as server:
         yield server
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Know within half a second that a listener is deaf."""
+    for module in (async_listener, sync_listener):
+        monkeypatch.setattr(module, "ANSWER", 1.0)
 
 
 @pytest.fixture

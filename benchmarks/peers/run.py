@@ -47,16 +47,15 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--minutes", type=float, help="end after so long; --resume continues")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--messages", type=int, help="in a measurement, instead of each peer's own")
     parser.add_argument("--peers", help=f"some of {','.join(PEERS)}")
     parser.add_argument("--flush", type=float, help="milliseconds that PostgreSQL waits at commit")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     options = parser.parse_args()
-    partial = options.short or options.measures or options.peers or options.messages
+    partial = options.short or options.measures or options.peers
     options.kept = options.resume or not partial
-    if options.resume and (options.short or options.peers or options.messages):
-        parser.error("--resume is for a run of all peers: leave --short, --peers, --messages out")
+    if options.resume and (options.short or options.peers):
+        parser.error("--resume is for a run of all peers: leave --short and --peers out")
     options.peers = options.peers.split(",") if options.peers else list(PEERS)
     options.measures = options.measures or list(MEASURES)
     if unknown := (set(options.peers) - set(PEERS)) | (set(options.measures) - set(MEASURES)):
@@ -107,12 +106,12 @@ class Run:
 
     def messages(self, peer: Any, measure: str) -> int:
         """Return how many messages a measurement has."""
-        if measure == "wake":
-            return SHORT["wake"] if self.options.short else peer.messages[measure]
-        wanted = SHORT["messages"] if self.options.short else peer.messages[measure]
+        if self.options.short:
+            return SHORT["wake" if measure == "wake" else "messages"]
+        wanted: int = peer.messages[measure]
         if self.options.flush is not None and measure == "publish_single":
             wanted = min(wanted, 1000)
-        return self.options.messages or wanted
+        return wanted
 
     def measure(self, name: str, measure: str) -> dict[str, Any]:
         """Measure once, in processes of its own and with a new queue."""

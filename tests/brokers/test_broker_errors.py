@@ -20,8 +20,9 @@ from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
 from tests.support.api import with_group
+from tests.support.broker_io import carrying
 from tests.support.brokers import Nats, RabbitMQ, Redis, ctl
-from tests.support.wait import eventually
+from tests.support.wait import eventually, wait_until
 
 pytestmark = pytest.mark.server
 
@@ -64,32 +65,22 @@ def dead(dsn: str) -> list[dn.models.DeadLetter]:
         return list(dn.Admin().dead_letters(connection, "relay"))
 
 
-async def until(what: Callable[[], Any], seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while not await asyncio.to_thread(what):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
 @contextlib.asynccontextmanager
 async def relaying(dsn: str, to: str, **options: Any) -> AsyncIterator[AsyncRelay]:
     """A running relay that has sent one message."""
     options = {"group": "relay", "topics": [">"], "poll_interval": 0.2} | options
     relay = AsyncRelay(dsn, broker_url=to, **with_group(options))
     publish(dsn, "first", 0)
-    running = asyncio.create_task(relay.run())
-    try:
-        await until(lambda: relay.sent == 1 or running.done())
+    async with carrying(relay):
+        await wait_until(lambda: relay.sent == 1)
         yield relay
-    finally:
-        relay.stop()
-        await running
 
 
 async def waits(dsn: str, relay: AsyncRelay, caplog: pytest.LogCaptureFixture, words: str) -> None:
     """A message waits: that is said, in the broker's words, and no payload with it."""
     before = relay.sent
     publish(dsn, "first", SECRET)
-    await until(lambda: words in caplog.text)
+    await wait_until(lambda: words in caplog.text)
     assert (relay.sent, relay.rejected) == (before, 0)
     assert dead(dsn) == []
     assert SECRET not in caplog.text
@@ -197,7 +188,7 @@ async def test_redis_waits(
             await waits(dsn, relay, caplog, f"Redis says: {code}")
         finally:
             await asyncio.to_thread(back)
-        await until(lambda: relay.sent == 2)
+        await wait_until(lambda: relay.sent == 2)
     assert dead(dsn) == []
 
 
@@ -217,7 +208,7 @@ async def test_redis_asks_for_a_password(
                 await AsyncRelay(dsn, broker_url=redis_server.url, group="x", topics=["t"]).run()
         finally:
             client.config_set("requirepass", "")
-        await until(lambda: relay.sent == 2)
+        await wait_until(lambda: relay.sent == 2)
 
 
 async def test_redis_is_loading_at_the_start(
@@ -239,7 +230,7 @@ async def test_redis_refuses_one_stream(dsn: str, redis_server: Redis) -> None:
     client.set("string", "x")
     async with relaying(dsn, redis_server.url) as relay:
         publish(dsn, "string", SECRET)
-        await until(lambda: relay.rejected == 1)
+        await wait_until(lambda: relay.rejected == 1)
     (letter,) = dead(dsn)
     assert letter.reason.startswith("Redis says: WRONGTYPE")
     assert letter.payload == SECRET
@@ -255,7 +246,7 @@ async def test_redis_does_not_tell_its_limit(
         relay._broker._bulk = 2**40  # type: ignore[attr-defined]
         publish(dsn, "big", "x" * 1_500_000)
         publish(dsn, "other", *range(5))
-        await until(lambda: relay.sent == 6)
+        await wait_until(lambda: relay.sent == 6)
         number = 0
         while not dead(dsn):  # it fails while others pass
             publish(dsn, "other", number)
@@ -289,13 +280,13 @@ async def test_a_route_that_was_there(
     await queue_of(rabbit, "first")
     async with relaying(dsn, rabbit.url, retry=dn.RetryPolicy(max_attempts=1)) as relay:
         publish(dsn, "nowhere", 1)
-        await until(lambda: relay.rejected == 1)
+        await wait_until(lambda: relay.rejected == 1)
         await deleted(rabbit, "first")
         publish(dsn, "first", SECRET)
-        await until(lambda: "an earlier message was accepted there" in caplog.text)
+        await wait_until(lambda: "an earlier message was accepted there" in caplog.text)
         assert relay.sent == 1
         await queue_of(rabbit, "first")
-        await until(lambda: relay.sent == 2)
+        await wait_until(lambda: relay.sent == 2)
     (letter,) = dead(dsn)
     assert letter.reason.startswith("RabbitMQ says: 312 NO_ROUTE")
     await deleted(rabbit, "first")
@@ -316,15 +307,14 @@ async def test_a_queue_whose_node_is_down(
         assert found.strip() == "1"
         try:
             publish(dsn, "first", SECRET)
-            await until(lambda: "312 NO_ROUTE" in caplog.text)
-            await asyncio.sleep(0.5)
-            assert (relay.sent, relay.rejected) == (1, 0)
+            await wait_until(lambda: "312 NO_ROUTE" in caplog.text)
         finally:
             await asyncio.to_thread(
                 ctl, rabbit, "eval", f"[Q] = mnesia:dirty_read(rabbit_durable_queue, {name}), "
                 "mnesia:dirty_write(rabbit_queue, Q).",
             )  # fmt: skip
-        await until(lambda: relay.sent == 2)
+        await wait_until(lambda: relay.sent == 2)
+    assert dead(dsn) == []
     await deleted(rabbit, "first")
 
 
@@ -341,7 +331,7 @@ async def test_rabbitmq_blocks_publishers(
             await waits(dsn, relay, caplog, "the broker has not confirmed all")
         finally:
             await asyncio.to_thread(ctl, rabbit, "eval", f"rabbit_alarm:clear_alarm({alarm}).")
-        await until(lambda: relay.sent == 2)
+        await wait_until(lambda: relay.sent == 2)
     await deleted(rabbit, "first")
 
 
@@ -353,7 +343,7 @@ async def test_rabbitmq_closes_connections(
     async with relaying(dsn, rabbit.url) as relay:
         await asyncio.to_thread(ctl, rabbit, "close_all_connections", "maintenance")
         publish(dsn, "first", SECRET)
-        await until(lambda: relay.sent == 2)
+        await wait_until(lambda: relay.sent == 2)
     assert dead(dsn) == []
     await deleted(rabbit, "first")
 
@@ -375,8 +365,8 @@ async def test_what_rabbitmq_refuses(dsn: str, rabbit: RabbitMQ) -> None:
         publish(dsn, "full", SECRET)
         publish(dsn, "first", SECRET + "x" * 2_000_000)
         publish(dsn, "first", 1, 2)
-        await until(lambda: relay.sent == 3)
-        await until(lambda: len(failures(dsn)) == 2)
+        await wait_until(lambda: relay.sent == 3)
+        await wait_until(lambda: len(failures(dsn)) == 2)
     letters = {letter.topic: letter.reason for letter in dead(dsn)}
     assert letters.keys() == {"none", "first"}
     assert "NOT_FOUND - no exchange 'nok'" in letters["none"]
@@ -433,13 +423,13 @@ async def test_what_nats_refuses(dsn: str, nats_server: Nats) -> None:
         publish(dsn, "nowhere", SECRET)
         publish(dsn, "small", SECRET + "x" * 200)
         publish(dsn, "full", 1)
-        await until(lambda: relay.sent == 2)
+        await wait_until(lambda: relay.sent == 2)
         publish(dsn, "full", SECRET)
         publish(dsn, "first", SECRET + "x" * 2_000_000)
         publish(dsn, "first", 1, 2)
-        await until(lambda: relay.sent == 4)
-        await until(lambda: relay.rejected == 3)
-        await until(lambda: len(failures(dsn)) == 1)
+        await wait_until(lambda: relay.sent == 4)
+        await wait_until(lambda: relay.rejected == 3)
+        await wait_until(lambda: len(failures(dsn)) == 1)
     letters = {letter.topic: letter.reason for letter in dead(dsn)}
     assert letters.keys() == {"nowhere", "small", "first"}
     assert "no response from stream" in letters["nowhere"]
@@ -459,7 +449,7 @@ async def test_a_stream_that_was_there(
         await no_stream(nats_server, "first")
         await waits(dsn, relay, caplog, "an earlier message was accepted there")
         await stream_of(nats_server, "first", "first")
-        await until(lambda: relay.sent == 2)
+        await wait_until(lambda: relay.sent == 2)
     await no_stream(nats_server, "first")
 
 
@@ -478,6 +468,6 @@ async def test_a_stream_that_is_sealed(
         await waits(dsn, relay, caplog, "NATS says")
         await no_stream(nats_server, "first")
         await stream_of(nats_server, "first", "first")
-        await until(lambda: relay.sent == 2)
+        await wait_until(lambda: relay.sent == 2)
         await client.close()
     await no_stream(nats_server, "first")

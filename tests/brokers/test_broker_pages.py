@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from durable_notify.brokers.broker import Gone, Outcome, Rejected, RetryLater, Sent, Unconfirmed
+from tests.support.postgres import CHECKOUT
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = CHECKOUT / "docs"
 VERDICTS = {"dead letter": Rejected, "the relay waits": Unconfirmed, "redelivered": RetryLater}
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -13,7 +12,8 @@ import pytest
 from durable_notify.brokers import nats
 from durable_notify.brokers.ingest import AsyncIngest
 from durable_notify.errors import InvalidArgument
-from tests.support.broker_io import INLETS, Given
+from tests.support.broker_io import INLETS, Given, carrying, ingest_of, nothing_left
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -35,32 +35,6 @@ async def inlet(broker: Any, request: pytest.FixtureRequest) -> Any:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have NATS redeliver soon what was not acknowledged."""
     monkeypatch.setattr(nats, "ACK_WAIT", 1)
-
-
-def ingest_of(dsn: str, inlet: Any, **options: Any) -> AsyncIngest:
-    return AsyncIngest(
-        dsn, broker_url=inlet.url, queue=inlet.queue, topic="in", group=inlet.group, **options
-    )
-
-
-@contextlib.asynccontextmanager
-async def ingesting(dsn: str, inlet: Any, **options: Any) -> AsyncIterator[AsyncIngest]:
-    ingest = ingest_of(dsn, inlet, **options)
-    running = asyncio.create_task(ingest.run())
-    try:
-        yield ingest
-    finally:
-        ingest.stop()
-        await running
-
-
-async def until(what: Callable[[], Any], timeout: float = 60) -> None:
-    async with asyncio.timeout(timeout):
-        while True:
-            found = what()
-            if await found if asyncio.iscoroutine(found) else found:
-                return
-            await asyncio.sleep(0.02)
 
 
 def published(dsn: str) -> list[tuple[Any, ...]]:
@@ -85,9 +59,9 @@ async def test_what_is_carried(dsn: str, inlet: Any) -> None:
         Given(b"5", "x" * 2000),  # and no key is as long
         Given(b"6", "k"),
     )
-    async with ingesting(dsn, inlet) as ingest:
-        await until(lambda: ingest.published == 7)
-        await until(lambda: left_none(inlet))
+    async with carrying(ingest_of(dsn, inlet)) as ingest:
+        await wait_until(lambda: ingest.published == 7, 60)
+        await wait_until(lambda: nothing_left(inlet), 60)
     assert ingest.refused == 0
     rows = published(dsn)
     of_k = [row for row in rows if row[2] == "k"]
@@ -100,10 +74,6 @@ async def test_what_is_carried(dsn: str, inlet: Any) -> None:
     (long,) = [row for row in rows if row[2] is None]
     assert long[0] == "5"
     assert "the key has 2000 bytes" in long[3]["ingest-error"]
-
-
-async def left_none(inlet: Any) -> bool:
-    return bool(await inlet.left() == 0)
 
 
 async def test_it_dies_between_commit_and_acknowledgement(
@@ -119,9 +89,9 @@ async def test_it_dies_between_commit_and_acknowledgement(
     with pytest.raises(ZeroDivisionError):
         await ingest.run()
     assert 0 < count(dsn) <= 50
-    async with ingesting(dsn, inlet):
-        await until(lambda: count(dsn) == 50)  # what is on its way is not left, either
-        await until(lambda: left_none(inlet))
+    async with carrying(ingest_of(dsn, inlet)):
+        await wait_until(lambda: count(dsn) == 50, 60)  # what is on its way is not left, either
+        await wait_until(lambda: nothing_left(inlet), 60)
     assert [row[0] for row in published(dsn)] == [str(n) for n in range(50)]
 
 
@@ -129,8 +99,8 @@ async def test_nothing_is_acknowledged_that_is_not_committed(dsn: str, inlet: An
     await inlet.fill(*(Given(str(n).encode(), "k") for n in range(20)))
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         await connection.execute("LOCK TABLE durable_notify.outbox IN EXCLUSIVE MODE")
-        async with ingesting(dsn, inlet):
-            await until(lambda: waits(dsn))
+        async with carrying(ingest_of(dsn, inlet)):
+            await wait_until(lambda: waits(dsn), 60)
     # It was stopped before it could commit.
     assert count(dsn) == 0
     assert await inlet.left() == 20
@@ -145,13 +115,15 @@ async def waits(dsn: str) -> bool:
 
 async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, inlet: Any) -> None:
     await inlet.fill(*(Given(str(n).encode(), "k") for n in range(300)))
-    async with ingesting(dsn, inlet, batch_size=10) as ingest:
-        await until(lambda: ingest.published >= 50)
+    async with carrying(ingest_of(dsn, inlet, batch_size=10)) as ingest:
+        await wait_until(lambda: ingest.published >= 50, 60)
         await asyncio.to_thread(broker.kill)
         await asyncio.to_thread(broker.start)
         await inlet.fill(*(Given(str(n).encode(), "k") for n in range(300, 350)))
-        await until(lambda: {row[0] for row in published(dsn)} == {str(n) for n in range(350)})
-        await until(lambda: left_none(inlet))
+        await wait_until(
+            lambda: {row[0] for row in published(dsn)} == {str(n) for n in range(350)}, 60
+        )
+        await wait_until(lambda: nothing_left(inlet), 60)
     assert [row[0] for row in published(dsn)] == [str(n) for n in range(350)]
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -14,13 +12,12 @@ import pytest
 
 import durable_notify as dn
 from durable_notify.brokers import kafka_topics
-from durable_notify.brokers.ingest import AsyncIngest
 from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.payloads import NewMessage
-from tests.support.broker_io import Given, KafkaInlet, KafkaOutlet
+from tests.support.broker_io import Given, KafkaInlet, KafkaOutlet, carrying, ingest_of
 from tests.support.cli import start
 from tests.support.kafka import delete_topic, itself
-from tests.support.wait import eventually
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -56,21 +53,8 @@ def produce(inlet: KafkaInlet, *bodies: bytes, **where: Any) -> Any:
     return seen[-1]
 
 
-@contextlib.asynccontextmanager
-async def ingesting(dsn: str, inlet: KafkaInlet, **options: Any) -> AsyncIterator[AsyncIngest]:
-    ingest = AsyncIngest(
-        dsn, broker_url=inlet.url, queue=inlet.queue, topic="in", group=inlet.group, **options
-    )
-    running = asyncio.create_task(ingest.run())
-    try:
-        yield ingest
-    finally:
-        ingest.stop()
-        await running
-
-
 async def arrive(dsn: str, number: int) -> None:
-    await asyncio.to_thread(eventually, lambda: len(published(dsn)) >= number)
+    await wait_until(lambda: len(published(dsn)) >= number)
 
 
 async def test_a_transaction_that_is_aborted_is_not_ingested(dsn: str, inlet: KafkaInlet) -> None:
@@ -88,7 +72,7 @@ async def test_a_transaction_that_is_aborted_is_not_ingested(dsn: str, inlet: Ka
             producer.produce(inlet.queue, body, partition=0)
         producer.flush(20)
 
-    async with ingesting(dsn, inlet):
+    async with carrying(ingest_of(dsn, inlet)):
         write(b"1", b"2")
         producer.abort_transaction(20)
         write(b"3", b"4")
@@ -133,10 +117,6 @@ async def test_members_that_join_and_are_killed(dsn: str, inlet: KafkaInlet) -> 
         assert of_key == sorted(of_key)
 
 
-def has_sent(relay: AsyncRelay, number: int) -> bool:
-    return relay.sent > number
-
-
 async def test_what_one_relay_sends_again_arrives_once(dsn: str, broker: Any) -> None:
     """Its producer is idempotent: the broker is killed twice, and nothing is there twice."""
     outlet = KafkaOutlet(broker)
@@ -145,20 +125,16 @@ async def test_what_one_relay_sends_again_arrives_once(dsn: str, broker: Any) ->
         dsn, broker_url=outlet.url, group="relay", topics=["orders.*", "nowhere"], routes=outlet.routes,
         batch_size=20, poll_interval=None,
     )  # fmt: skip
-    running = asyncio.create_task(relay.run())
-    try:
+    async with carrying(relay):
         for kill in range(3):
             with psycopg.connect(dsn) as connection:
                 some = [NewMessage(n, key=f"k{n % 7}") for n in range(kill * 200, kill * 200 + 200)]
                 dn.Publisher().publish_many(connection, "orders.eu", some)
-            await asyncio.to_thread(eventually, functools.partial(has_sent, relay, kill * 200 + 50))
+            await wait_until(lambda many=kill * 200 + 50: relay.sent > many)
             if kill < 2:
                 await asyncio.to_thread(broker.kill)
                 await asyncio.to_thread(broker.start)
-        await asyncio.to_thread(eventually, lambda: relay.sent == 600)
-    finally:
-        relay.stop()
-        await running
+        await wait_until(lambda: relay.sent == 600)
     found = [one.payload for one in await outlet.arrived()]
     assert sorted(found) == list(range(600))
     for key in range(7):
@@ -172,7 +148,7 @@ async def test_a_topic_created_again_has_no_more_records_than_were_read(
     """So none arrives at the place where the member waits: it looks from time to time."""
     monkeypatch.setattr(kafka_topics, "INTERVAL", 0.1)
     produce(inlet, b"1", b"2", partition=0)
-    async with ingesting(dsn, inlet):
+    async with carrying(ingest_of(dsn, inlet)):
         await arrive(dsn, 2)
         await asyncio.to_thread(delete_topic, inlet._outlet._servers, inlet.queue)
         await inlet.make()
@@ -190,7 +166,7 @@ async def test_offsets_of_the_topic_before(dsn: str, inlet: KafkaInlet) -> None:
     place = TopicPartition(inlet.queue, 0, last.offset(), "another topic's id")
     member.commit(offsets=[place], asynchronous=False)
     member.close()
-    async with ingesting(dsn, inlet):
+    async with carrying(ingest_of(dsn, inlet)):
         await arrive(dsn, 3)
     assert sorted(published(dsn)) == [1, 2, 3]
 
@@ -198,7 +174,7 @@ async def test_offsets_of_the_topic_before(dsn: str, inlet: KafkaInlet) -> None:
 async def test_headers_that_come_twice(dsn: str, inlet: KafkaInlet) -> None:
     headers = [("a", b"1"), ("a", b"2"), ("n", None), ("content-type", None)]
     produce(inlet, b"1", key=b"k\n", headers=headers)
-    async with ingesting(dsn, inlet):
+    async with carrying(ingest_of(dsn, inlet)):
         await arrive(dsn, 1)
     with psycopg.connect(dsn) as connection:
         query = "SELECT key, headers FROM durable_notify.outbox"

@@ -17,9 +17,9 @@ from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
 from tests.support.api import with_group
-from tests.support.broker_io import OUTLETS, Arrived, all_arrive
+from tests.support.broker_io import OUTLETS, Arrived, all_arrive, carrying
 from tests.support.cli import end, start
-from tests.support.wait import eventually
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.server
 
@@ -143,8 +143,7 @@ async def test_one_that_is_refused_stops_no_other(dsn: str, outlet: Any) -> None
 @pytest.mark.slow
 async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, outlet: Any) -> None:
     relay = relay_to(dsn, outlet, until_empty=False, batch_size=20, poll_interval=None)
-    running = asyncio.create_task(relay.run())
-    try:
+    async with carrying(relay):
         publish(dsn, "orders.eu", *numbered(range(300)))
         async with asyncio.timeout(30):
             while relay.sent < 100:  # noqa: ASYNC110
@@ -154,10 +153,7 @@ async def test_the_broker_is_killed_and_started_again(dsn: str, broker: Any, out
         await asyncio.to_thread(broker.start)
         publish(dsn, "orders.eu", *numbered(range(400, 450)))
         found = await all_arrive(outlet, set(range(450)))
-        await asyncio.to_thread(eventually, lambda: outstanding(dsn) == 0)
-    finally:
-        relay.stop()
-        await running
+        await wait_until(lambda: outstanding(dsn) == 0)
     in_order(found)
     if outlet.deduplicates:
         assert len(found) == 450
@@ -191,7 +187,7 @@ async def test_the_relay_is_killed(dsn: str, outlet: Any) -> None:
     ]
     process = start(*arguments, dsn=dsn)
     try:
-        await asyncio.to_thread(eventually, lambda: 0 < outstanding(dsn) < 950)
+        await wait_until(lambda: 0 < outstanding(dsn) < 950)
     finally:
         process.send_signal(signal.SIGKILL)
         _, said = process.communicate()

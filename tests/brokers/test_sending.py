@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import types
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -32,7 +31,8 @@ from durable_notify.brokers.routes import Routes
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
 from tests.support.api import with_group
-from tests.support.wait import eventually
+from tests.support.broker_io import carrying
+from tests.support.wait import wait_until
 
 
 class Broker:
@@ -204,10 +204,8 @@ async def test_what_is_not_confirmed_is_given_back(
         return Sent()
 
     relay = relay_to(Broker(judge), dsn)
-    running = asyncio.create_task(relay.run())
-    await under_way.wait()
-    relay.stop()
-    await running
+    async with carrying(relay):
+        await under_way.wait()
     with psycopg.connect(dsn) as connection:
         left = connection.execute("SELECT key, attempt FROM durable_notify.claim('g', '{t}')")
         rows = left.fetchall()
@@ -219,15 +217,10 @@ async def test_a_broker_that_is_down_costs_no_attempt(dsn: str) -> None:
     broker = Broker(lambda _: Sent())
     broker.down = True
     relay = relay_to(broker, dsn, retry=dn.RetryPolicy(max_attempts=1))
-    running = asyncio.create_task(relay.run())
-    await asyncio.to_thread(eventually, lambda: status_or_none(dsn) == 5)
-    await asyncio.sleep(0)
-    broker.down = False
-    async with asyncio.timeout(20):
-        while len(broker.took) < 5:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    relay.stop()
-    await running
+    async with carrying(relay):
+        await wait_until(lambda: status_or_none(dsn) == 5)
+        broker.down = False
+        await wait_until(lambda: len(broker.took) == 5)
     assert status(dsn).dead == 0
 
 
@@ -251,29 +244,9 @@ async def test_what_was_taken_over_is_not_sent_again(dsn: str) -> None:
         return Unconfirmed("no answer")
 
     relay = relay_to(Broker(judge), dsn)
-    running = asyncio.create_task(relay.run())
-    await asyncio.to_thread(
-        eventually, lambda: not relay._consumer._lease_manager._leases and bool(sent)
-    )
-    relay.stop()
-    await running
+    async with carrying(relay):
+        await wait_until(lambda: not relay._consumer._lease_manager._leases and sent)
     assert sent == [1]
-
-
-@contextlib.asynccontextmanager
-async def relaying(relay: AsyncRelay) -> AsyncIterator[None]:
-    running = asyncio.create_task(relay.run())
-    try:
-        yield
-    finally:
-        relay.stop()
-        await running
-
-
-async def until(what: Callable[[], Any]) -> None:
-    async with asyncio.timeout(20):
-        while not what():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture
@@ -295,8 +268,8 @@ async def test_what_is_not_known_waits(
         return Sent() if len(tries) > 200 else Unconfirmed("E4711 of next year")
 
     relay = relay_to(Broker(judge), dsn, retry=dn.RetryPolicy(max_attempts=1))
-    async with relaying(relay):
-        await until(lambda: relay.sent == 5)
+    async with carrying(relay):
+        await wait_until(lambda: relay.sent == 5)
     assert relay.rejected == 0
     assert "E4711 of next year" in caplog.text
 
@@ -312,7 +285,7 @@ async def test_one_that_fails_while_others_pass(dsn: str, hasty: None) -> None:
         Broker(judge), dsn, retry=dn.RetryPolicy(max_attempts=2, base=0.01), batch_size=10
     )
     number = itertools.count()
-    async with relaying(relay):
+    async with carrying(relay):
         async with asyncio.timeout(30):
             while not await asyncio.to_thread(dead, dsn):
                 await asyncio.to_thread(publish, dsn, NewMessage(next(number), key="b"))
@@ -341,8 +314,8 @@ async def test_one_that_breaks_all(dsn: str, hasty: None, caplog: pytest.LogCapt
     broker = Fragile(lambda _: Sent())
     caplog.set_level("DEBUG", "durable_notify")
     relay = relay_to(broker, dsn)
-    async with relaying(relay):
-        await until(lambda: sorted(broker.took) == ["1", "3", "6"])
+    async with carrying(relay):
+        await wait_until(lambda: sorted(broker.took) == ["1", "3", "6"])
     assert "unexpected RuntimeError" in caplog.text
     assert "cannot encode b'" not in caplog.text
 
@@ -359,8 +332,8 @@ async def test_a_password_that_changes_meanwhile(dsn: str, hasty: None) -> None:
 
     publish(dsn, 1)
     broker = Changed(lambda _: Sent())
-    async with relaying(relay_to(broker, dsn)):
-        await until(lambda: broker.took == ["1"])
+    async with carrying(relay_to(broker, dsn)):
+        await wait_until(lambda: broker.took == ["1"])
 
 
 async def test_one_confirmation_that_is_missing(
@@ -377,11 +350,11 @@ async def test_one_confirmation_that_is_missing(
         return Sent()
 
     relay = relay_to(Broker(judge), dsn)
-    async with relaying(relay):
-        await until(lambda: relay.sent == 5)
+    async with carrying(relay):
+        await wait_until(lambda: relay.sent == 5)
         await asyncio.to_thread(publish, dsn, *(NewMessage(n, key="k") for n in range(3)))
         await asyncio.to_thread(publish, dsn, NewMessage("stuck", key="stuck"))
-        await until(lambda: relay.sent == 8)
+        await wait_until(lambda: relay.sent == 8)
     with psycopg.connect(dsn) as connection:
         left = connection.execute("SELECT payload, attempt FROM durable_notify.claim('g', '{t}')")
         assert left.fetchall() == [("stuck", 1)] * 2
@@ -399,8 +372,8 @@ async def test_a_silent_broker_is_reported(
         await asyncio.Event().wait()
         return Sent()
 
-    async with relaying(relay_to(Broker(judge), dsn)):
-        await until(lambda: "of 1 messages the broker has not confirmed all" in caplog.text)
+    async with carrying(relay_to(Broker(judge), dsn)):
+        await wait_until(lambda: "of 1 messages the broker has not confirmed all" in caplog.text)
 
 
 async def test_outcomes_told_in_any_order(dsn: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -17,9 +16,10 @@ from durable_notify.brokers import endpoints
 from durable_notify.brokers.broker import Sent
 from durable_notify.brokers.endpoints import AsyncWebhookRelays, send_test_to
 from durable_notify.brokers.filters import contains
+from tests.support.broker_io import carrying
 from tests.support.cli import fails, good, run, start
 from tests.support.receiver import Answer, Receiver, receiving
-from tests.support.wait import eventually, wait_until, with_timeout
+from tests.support.wait import eventually, wait_until
 
 KEY = "k" * 32
 HERE = ("127.0.0.0/8",)
@@ -38,10 +38,8 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 async def fleet(dsn: str) -> AsyncIterator[AsyncWebhookRelays]:
     """A process that serves all endpoints."""
     relays = AsyncWebhookRelays(dsn, allow=HERE, connections=2)
-    task = asyncio.create_task(relays.run())
-    yield relays
-    relays.stop()
-    await with_timeout(task)
+    async with carrying(relays):
+        yield relays
 
 
 @pytest.fixture
@@ -209,20 +207,19 @@ async def test_a_database_that_restarts(
 ) -> None:
     dsn = private_server.dsn()
     dn.schema.migrate(dsn)
-    relays = AsyncWebhookRelays(dsn, allow=HERE, connections=2)
-    task = asyncio.create_task(relays.run())
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        webhooks.create(conn, "shop", url=receiver.url, topics=["t"])
-        publish(conn, 1, "t")
-        await wait_until(lambda: bodies(receiver) == ["1"])
-    private_server.restart("immediate")
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        publish(conn, 2, "t")
-        webhooks.create(conn, "more", url=receiver.url, topics=["t"], start="beginning")
-        # 1 once more, for the other endpoint; at least: what was not settled is sent again.
-        await wait_until(lambda: len(receiver.requests) >= 4 and bodies(receiver).count("2") >= 2)
-    relays.stop()
-    await with_timeout(task)
+    async with carrying(AsyncWebhookRelays(dsn, allow=HERE, connections=2)):
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            webhooks.create(conn, "shop", url=receiver.url, topics=["t"])
+            publish(conn, 1, "t")
+            await wait_until(lambda: bodies(receiver) == ["1"])
+        private_server.restart("immediate")
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            publish(conn, 2, "t")
+            webhooks.create(conn, "more", url=receiver.url, topics=["t"], start="beginning")
+            # 1 once more, for the other endpoint; at least: what was not settled is sent again.
+            await wait_until(
+                lambda: len(receiver.requests) >= 4 and bodies(receiver).count("2") >= 2
+            )
 
 
 def test_command_line(dsn: str, conn: Connection, receiver: Receiver) -> None:

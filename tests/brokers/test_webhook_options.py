@@ -18,6 +18,7 @@ from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.brokers.signing import PlacedSecrets
 from durable_notify.brokers.webhooks import WebhookOptions, send_test
 from durable_notify.errors import InvalidArgument
+from tests.support.broker_io import carrying
 from tests.support.cli import fails, good, run
 from tests.support.receiver import OTHER, SECRET, Receiver
 from tests.support.wait import wait_until
@@ -35,21 +36,19 @@ async def test_a_file_is_read_again_when_it_changes(
     file.write_text(SECRET)
     webhook = WebhookOptions(secrets=[f"file:{file}"], allow=HERE)
     relay = AsyncRelay(dsn, broker_url=receiver.url, group="shop", topics=["t"], webhook=webhook)
-    running = asyncio.create_task(relay.run())
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        for number, text, valid in (
-            (1, None, SECRET), (2, f"{OTHER} {SECRET}", OTHER), (3, "nonsense", OTHER),
-            (4, "", OTHER), (5, SECRET, SECRET),
-        ):  # fmt: skip
-            if text is not None:
-                file.write_text(text)
-            dn.Publisher().publish(connection, "t", number)
-            await wait_until(lambda count=number: len(receiver.requests) == count)  # type: ignore[misc]
-            receiver.requests[-1].verify(valid)
+    async with carrying(relay):
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            for number, text, valid in (
+                (1, None, SECRET), (2, f"{OTHER} {SECRET}", OTHER), (3, "nonsense", OTHER),
+                (4, "", OTHER), (5, SECRET, SECRET),
+            ):  # fmt: skip
+                if text is not None:
+                    file.write_text(text)
+                dn.Publisher().publish(connection, "t", number)
+                await wait_until(lambda count=number: len(receiver.requests) == count)  # type: ignore[misc]
+                receiver.requests[-1].verify(valid)
     with pytest.raises(standardwebhooks.WebhookVerificationError):
         receiver.requests[-1].verify(OTHER)
-    relay.stop()
-    await running
 
 
 def test_a_file_that_is_gone_changes_nothing(

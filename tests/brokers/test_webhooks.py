@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -24,9 +25,10 @@ from durable_notify.brokers.webhooks import WebhookOptions
 from durable_notify.errors import BrokerUnavailable, InvalidArgument
 from durable_notify.payloads import NewMessage
 from tests.support.api import with_group
+from tests.support.broker_io import carrying
 from tests.support.cli import fails, good, run, start
 from tests.support.receiver import OTHER, SECRET, Answer, Receiver, Request, receiving
-from tests.support.wait import eventually
+from tests.support.wait import wait_until
 
 pytestmark = pytest.mark.usefixtures("secret")
 
@@ -109,16 +111,19 @@ def test_secrets_that_cannot_work(text: str, monkeypatch: pytest.MonkeyPatch) ->
         webhooks.Relay("https://example.com/", WebhookOptions(secrets=[SECRET]))
 
 
-async def test_the_same_id_at_each_attempt_and_only_its_key_waits(dsn: str) -> None:
-    refusals = Counter({"1": 2})
+def refuses_one(times: int) -> Callable[[Request], Answer]:
+    """An endpoint that refuses message 1 that often."""
+    left = [Answer(500)] * times
 
     def judge(request: Request) -> Answer:
-        number = request.body.decode()
-        refusals[number] -= 1
-        return Answer(500 if refusals[number] >= 0 else 204)
+        return left.pop() if request.body == b"1" and left else Answer(204)
 
+    return judge
+
+
+async def test_the_same_id_at_each_attempt_and_only_its_key_waits(dsn: str) -> None:
     publish(dsn, *(NewMessage(n, key="a") for n in (1, 2)), NewMessage(3, key="b"), NewMessage(4))
-    with receiving(judge) as receiver:
+    with receiving(refuses_one(2)) as receiver:
         await relay_to(dsn, receiver, retry=dn.RetryPolicy(base=0.01)).run()
     assert [one.payload for one in receiver.requests if one.payload < 3] == [1, 1, 1, 2]
     assert {one.payload for one in receiver.requests[:3]} == {1, 3, 4}
@@ -137,16 +142,9 @@ async def test_a_key_not_held_back_is_caught(dsn: str, monkeypatch: pytest.Monke
             report(index, outcome)
         return outcomes
 
-    refusals = Counter({"1": 1})
-
-    def judge(request: Request) -> Answer:
-        number = request.body.decode()
-        refusals[number] -= 1
-        return Answer(500 if refusals[number] >= 0 else 204)
-
     monkeypatch.setattr(webhooks, "by_ordering_key", planted)
     publish(dsn, *(NewMessage(n, key="a") for n in (1, 2)))
-    with receiving(judge) as receiver:
+    with receiving(refuses_one(1)) as receiver:
         await relay_to(dsn, receiver, retry=dn.RetryPolicy(base=0.01)).run()
     arrived = [one.payload for one in receiver.requests]
     assert 1 in arrived[arrived.index(2) + 1 :]  # reversed
@@ -191,10 +189,8 @@ async def test_it_stops_while_the_endpoint_is_busy(
     with receiving(lambda _: Answer(503, {"retry-after": "3600"})) as receiver:
         options = WebhookOptions(allow=HERE, concurrency=2)
         relay = relay_to(dsn, receiver, webhook=options, until_empty=False)
-        running = asyncio.create_task(relay.run())
-        await asyncio.to_thread(eventually, lambda: bool(receiver.requests))
-        relay.stop()
-        await asyncio.wait_for(running, 20)
+        async with carrying(relay):
+            await wait_until(lambda: receiver.requests)
         assert len(receiver.requests) <= 2
     with psycopg.connect(dsn) as connection:  # none waits for a lease to expire, none has failed
         left = connection.execute("SELECT attempt FROM durable_notify.claim('shop', '{orders.eu}')")
@@ -236,11 +232,11 @@ async def test_an_endpoint_that_is_down_counts_no_attempt(
         relay = relay_to(dsn, receiver, until_empty=False, retry=dn.RetryPolicy(max_attempts=1))
         publish(dsn, 1)
         running = asyncio.create_task(relay.run())
-        await asyncio.to_thread(eventually, lambda: relay.sent == 1)
+        await wait_until(lambda: relay.sent == 1)
     publish(dsn, *range(2, 40))
-    await asyncio.to_thread(eventually, lambda: relay._broker._unreachable is not None)  # type: ignore[attr-defined]
+    await wait_until(lambda: relay._broker._unreachable is not None)  # type: ignore[attr-defined]
     with receiving(port=receiver.port) as restarted:
-        await asyncio.to_thread(eventually, lambda: relay.sent == 39)
+        await wait_until(lambda: relay.sent == 39)
         relay.stop()
         await running
     assert {one.payload for one in restarted.requests} == set(range(2, 40))

@@ -16,6 +16,7 @@ import pytest
 from tests.cli.test_service import ask
 from tests.support.cli import COMMAND, PATIENCE, cli_environment, invoke
 from tests.support.observe import outstanding, send
+from tests.support.postgres import CHECKOUT
 from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
@@ -72,7 +73,7 @@ def running(dsn: str, where: Path, *arguments: str) -> Iterator[subprocess.Popen
     process = subprocess.Popen(
         [*COMMAND, "run", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=where,
-        env=cli_environment(SHOP_DSN=dsn, PYTHONPATH=str(Path(__file__).parents[2])),
+        env=cli_environment(SHOP_DSN=dsn, PYTHONPATH=str(CHECKOUT)),
     )  # fmt: skip
     try:
         yield process
@@ -116,7 +117,7 @@ def test_one_that_fails_ends_all(dsn: str, conn: Connection, shop: Path) -> None
     process = subprocess.run(
         [*COMMAND, "run", "shop:fails"],
         capture_output=True, text=True, cwd=shop, timeout=PATIENCE, check=False,
-        env=cli_environment(SHOP_DSN=dsn, PYTHONPATH=str(Path(__file__).parents[2])),
+        env=cli_environment(SHOP_DSN=dsn, PYTHONPATH=str(CHECKOUT)),
     )  # fmt: skip
     assert process.returncode == 1
     assert "broken" in process.stderr

@@ -20,6 +20,7 @@ from durable_notify import schema
 from durable_notify.embedded import Server
 from tests.support.cli import COMMAND, PATIENCE, cli_environment, fails, invoke, run
 from tests.support.observe import outstanding, send
+from tests.support.postgres import CHECKOUT
 from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
@@ -72,7 +73,7 @@ def shop(tmp_path: Path) -> Path:
 
 def consume(dsn: str, where: Path, handler: str, *more: str) -> subprocess.Popen[str]:
     """Run a service beside the test."""
-    checkout = str(Path(__file__).parents[2])
+    checkout = str(CHECKOUT)
     return subprocess.Popen(
         [*COMMAND, "consume", "t", "--group", "g", "--handler", handler, *more],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=where,
@@ -159,7 +160,7 @@ def test_no_such_handler(
 
 def test_a_module_that_cannot_be_imported(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shop)
-    path = str(Path(__file__).parents[2])
+    path = str(CHECKOUT)
     arguments = ("consume", "t", "--group", "g", "--handler", "broken:handle")
     done = run(*arguments, dsn="host=/nowhere", PYTHONPATH=path)
     fails(done, 1, "No module named 'nothing_of_that_name'", "python -c 'import broken'")
@@ -251,7 +252,7 @@ def test_printing_has_probes_too(dsn: str) -> None:
 def test_without_prometheus_client(dsn: str, tmp_path: Path) -> None:
     """As installed without the extra: health all the same, and a word of what to install."""
     (tmp_path / "prometheus_client.py").write_text("raise ModuleNotFoundError")
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    path = os.pathsep.join([str(tmp_path), str(CHECKOUT)])
     process = subprocess.Popen(
         [sys.executable, "-m", "durable_notify.cli", "consume", "t", "--group", "g", "--health-port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

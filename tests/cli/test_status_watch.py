@@ -198,10 +198,10 @@ def test_the_worst_are_shown_and_no_escape_has_effect() -> None:
 # how it runs
 
 
-def on_a_screen(dsn: str, key: bytes, width: int = 60) -> tuple[int, str]:
+def on_a_screen(dsn: str, key: bytes) -> tuple[int, str]:
     """Run it on a terminal; once the topic is shown, type a key."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, width, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 60, 0, 0))
     process = subprocess.Popen(
         [*COMMAND, "status", "--watch", "--interval", "0.1"],
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,

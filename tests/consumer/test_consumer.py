@@ -280,7 +280,7 @@ async def test_prefetch_bounds_what_is_held(api: Api, dsn: str, conn: Connection
     send(conn, range(100))
     async with api.consumer(dsn, prefetch=7, batch_size=5) as consumer:
         await collect(consumer, 7)
-        await asyncio.sleep(0.2)  # nothing to wait for: it must not claim
+        await wait_until(lambda: consumer.health().state == "full")
         assert leased(conn) == 7
 
 

@@ -70,7 +70,7 @@ async def test_iterating_waits_for_the_outcome(api: Api, dsn: str, conn: Connect
         first, free = await collect(consumer, 2)
         assert [first.id, free.id] == [ids[0], ids[2]]
         waiting = asyncio.ensure_future(anext(consumer))
-        await asyncio.sleep(0.05)
+        await asleep(consumer)
         assert not waiting.done()
         async with api.connect(dsn) as mine:
             await first.ack(mine)
@@ -173,9 +173,11 @@ async def test_an_exclusive_group_keeps_its_long_worker(
     send(conn, [1, 2])
     async with running(one, first):
         await first.got(1)
+        over = "SELECT clock_timestamp() > %s"
+        until = value(conn, "SELECT max(deadline) FROM durable_notify.leases()")
         other = api.consumer(dsn, exclusive=True, lease=2)
         async with running(other, second):
-            await asyncio.sleep(3.0)
+            await wait_until(lambda: value(conn, over, until))
             assert second.messages == []
             release.set()
             await first.got(2)

@@ -19,7 +19,7 @@ import pytest
 
 import durable_notify as dn
 from durable_notify._async.consumer.dispatcher import AsyncDispatcher
-from tests.support.api import Api, in_thread, with_group
+from tests.support.api import Api, consume, in_thread
 from tests.support.cli import run_process as command
 from tests.support.observe import dead_letters, outstanding, send, value
 from tests.support.wait import wait_until, with_timeout
@@ -28,24 +28,15 @@ Connection = psycopg.Connection[Any]
 Handler = Callable[[Any], Any]
 
 
-async def consume(
-    api: Api, dsn: str, way: str, handler: Any, *, size: int = 10, **options: Any
-) -> Any:
-    """Give a handler to a consumer of either half, as it is; returns the consumer."""
-    settings = {
-        "group": "g", "topics": ["t"], "until_empty": True, "poll_interval": None, "retry": dn.RetryPolicy(max_attempts=1),
-    } | options  # fmt: skip
-    limits = {"concurrency": settings.pop("concurrency", 1)}
-    if way == "run_batches":
-        limits |= {"size": size, "max_wait": 0.0}
-    kind = dn.AsyncConsumer if api.is_async else dn.Consumer
-    consumer: Any = kind(dsn, **with_group(settings))
-    run = functools.partial(getattr(consumer, way), handler, **limits)
-    await with_timeout(run() if api.is_async else in_thread(run))
-    return consumer
-
-
 # What is called, and does its work or not
+
+
+def decorated(function: Handler) -> Handler:
+    @functools.wraps(function)
+    def wrapper(message: Any) -> Any:
+        return function(message)
+
+    return wrapper
 
 
 class Ran:
@@ -55,25 +46,11 @@ class Ran:
         self.calls = 0
 
     def kinds(self) -> dict[str, Handler]:
+        return self._plain() | self._coroutines() | self._undone()
+
+    def _plain(self) -> dict[str, Handler]:
         def plain(_message: Any) -> None:
             self.calls += 1
-
-        async def coroutine(_message: Any) -> None:
-            await asyncio.sleep(0)
-            self.calls += 1
-
-        def generator(_message: Any) -> Any:
-            self.calls += 1
-            yield
-
-        async def async_generator(_message: Any) -> Any:
-            self.calls += 1
-            yield
-
-        @types.coroutine
-        def old_coroutine(_message: Any) -> Any:
-            self.calls += 1
-            yield
 
         class Plain:
             def __call__(self, message: Any) -> None:
@@ -81,6 +58,21 @@ class Ran:
 
             def method(self, message: Any) -> None:
                 plain(message)
+
+        return {
+            "plain": plain, "plain lambda": lambda m: (plain(m), None)[1], "plain object": Plain(),
+            "plain method": Plain().method, "plain partial": functools.partial(plain),
+        }  # fmt: skip
+
+    def _coroutines(self) -> dict[str, Handler]:
+        async def coroutine(_message: Any) -> None:
+            await asyncio.sleep(0)
+            self.calls += 1
+
+        @types.coroutine
+        def old_coroutine(_message: Any) -> Any:
+            self.calls += 1
+            yield
 
         class Awaited:
             async def __call__(self, message: Any) -> None:
@@ -93,23 +85,7 @@ class Ran:
             async def static(message: Any) -> None:
                 await coroutine(message)
 
-        class Yields:
-            def __call__(self, message: Any) -> Any:
-                yield from generator(message)
-
-        def decorated(function: Handler) -> Handler:
-            @functools.wraps(function)
-            def wrapper(message: Any) -> Any:
-                return function(message)
-
-            return wrapper
-
-        async def returns_coroutine(message: Any) -> Any:
-            return coroutine(message)
-
         return {
-            "plain": plain, "plain lambda": lambda m: (plain(m), None)[1], "plain object": Plain(),
-            "plain method": Plain().method, "plain partial": functools.partial(plain),
             "coroutine": coroutine, "coroutine lambda": lambda m: (coroutine(m), None)[0],
             "coroutine object": Awaited(), "coroutine method": Awaited().method,
             "coroutine static": Awaited.static, "coroutine partial": functools.partial(coroutine),
@@ -117,6 +93,28 @@ class Ran:
             "coroutine partial object": functools.partial(Awaited()),
             "coroutine decorated": decorated(coroutine),
             "coroutine of a generator": old_coroutine,
+        }  # fmt: skip
+
+    def _undone(self) -> dict[str, Handler]:
+        def generator(_message: Any) -> Any:
+            self.calls += 1
+            yield
+
+        async def async_generator(_message: Any) -> Any:
+            self.calls += 1
+            yield
+
+        async def coroutine(_message: Any) -> None:
+            self.calls += 1
+
+        async def returns_coroutine(message: Any) -> Any:
+            return coroutine(message)
+
+        class Yields:
+            def __call__(self, message: Any) -> Any:
+                yield from generator(message)
+
+        return {
             "undone generator": generator, "undone generator lambda": lambda m: (generator(m), None)[0],
             "undone generator object": Yields(), "undone generator decorated": decorated(generator),
             "undone async generator": async_generator,

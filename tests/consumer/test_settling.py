@@ -29,15 +29,15 @@ from tests.support.wait import wait_until, with_timeout
 Connection = psycopg.Connection[Any]
 
 
-def steal(conn: Connection, group: str = "g") -> list[int]:
+def steal(conn: Connection) -> list[int]:
     """Reclaim all leases, as a claim does once they have run out."""
-    lock = "FROM durable_notify.consumer_group WHERE name = %s"
-    conn.execute(f"SELECT pg_advisory_lock(1685024361, id) {lock}".encode(), [group])
+    group = "FROM durable_notify.consumer_group WHERE name = 'g'"
+    conn.execute(f"SELECT pg_advisory_lock(1685024361, id) {group}".encode())
     with conn.transaction():
         conn.execute("DELETE FROM durable_notify.lease_deadline")
         conn.execute(LONG_GONE.encode())
-    query = "SELECT id FROM durable_notify.claim(%s, '{t}', 1000, '1 hour', 'thief')"
-    stolen = [message_id for (message_id,) in conn.execute(query, [group])]
+    query = "SELECT id FROM durable_notify.claim('g', '{t}', 1000, '1 hour', 'thief')"
+    stolen = [message_id for (message_id,) in conn.execute(query)]
     conn.execute("SELECT pg_advisory_unlock_all()")
     return stolen
 

@@ -14,7 +14,7 @@ from psycopg import errors
 import durable_notify as dn
 from tests.support.api import Api, Recorder, collect, entered, maybe_await, running
 from tests.support.observe import dead_letters, leased, outstanding, send, value
-from tests.support.wait import with_timeout
+from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
 
@@ -178,7 +178,8 @@ async def test_a_transaction_longer_than_the_lease(api: Api, dsn: str, conn: Con
         consumer.stop()
         other = api.consumer(dsn, lease=0.5)
         async with running(other, seen):
-            await asyncio.sleep(1.2)  # the lease has run out, without effect
+            over = "SELECT bool_and(deadline < clock_timestamp()) FROM durable_notify.leases()"
+            await wait_until(lambda: value(conn, over))  # without effect
             second = send(conn, [2])
             await seen.got(1)
             await maybe_await(connection.commit())

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -23,10 +23,10 @@ from durable_notify._core import signals
 from durable_notify._core.signals import handle_signals
 from tests.support.api import Api, in_thread
 from tests.support.observe import leased, outstanding, send, value
+from tests.support.postgres import CHECKOUT
 from tests.support.wait import wait_until, with_timeout
 
 Connection = psycopg.Connection[Any]
-CHECKOUT = Path(__file__).parents[2]
 MOMENTS = ("starting", "claiming", "handling", "settling", "closing")
 
 
@@ -221,13 +221,12 @@ async def test_a_loop_s_own_handler_that_is_set_since(told: list[str]) -> None:
 
 
 def test_in_another_thread(told: list[str]) -> None:
-    def body() -> None:
+    def body() -> Any:
         with handle_signals(*noting(told, "a")):
-            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            return signal.getsignal(signal.SIGTERM)
 
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(body).result() is signal.SIG_DFL
 
 
 # Forks

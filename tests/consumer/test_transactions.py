@@ -12,7 +12,15 @@ from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 import durable_notify as dn
-from tests.support.api import Api, ThreadedMessage, entered, in_thread, maybe_await, with_group
+from tests.support.api import (
+    Api,
+    ThreadedMessage,
+    consume,
+    entered,
+    in_thread,
+    maybe_await,
+    with_group,
+)
 from tests.support.observe import leased, outstanding, send, value
 from tests.support.wait import eventually, with_timeout
 
@@ -31,21 +39,7 @@ Fail = type("Fail", (Exception,), {})
 
 async def run(api: Api, dsn: str, handler: Any, **options: Any) -> None:
     """Run a handler of the half's own kind, a plain function or a coroutine function."""
-    concurrency = options.pop("concurrency", 1)
-    options = {
-        "group": "g",
-        "topics": ["t"],
-        "until_empty": True,
-        "poll_interval": None,
-        "retry": dn.RetryPolicy(base=0.01),
-        **options,
-    }
-    if api.is_async:
-        consumer: Any = dn.AsyncConsumer(dsn, **with_group(options))
-        await with_timeout(consumer.run(handler, concurrency=concurrency))
-    else:
-        sync = dn.Consumer(dsn, **with_group(options))
-        await with_timeout(in_thread(lambda: sync.run(handler, concurrency=concurrency)))
+    await consume(api, dsn, "run", handler, **{"retry": dn.RetryPolicy(base=0.01), **options})
 
 
 def done(conn: Connection) -> list[int]:

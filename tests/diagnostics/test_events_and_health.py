@@ -276,8 +276,7 @@ async def test_a_reader_tells_what_it_hears(dsn: str, conn: Connection) -> None:
         coming = asyncio.ensure_future(anext(reader))
         await asleep(reader)
         send(conn, [1])
-        async with asyncio.timeout(20):
-            await coming
+        await with_timeout(coming)
     assert told.of(events.Notified) == [events.Notified(group="", topics=("t",))]
     assert told.of(events.ListenVerified)
 
@@ -347,8 +346,7 @@ async def test_one_that_ended_does_not_live(dsn: str, conn: Connection) -> None:
     async with consumer:
         conn.execute("ALTER FUNCTION durable_notify.claim RENAME TO gone")
         with pytest.raises(dn.errors.SchemaTooOld):
-            async with asyncio.timeout(20):
-                await anext(consumer)
+            await with_timeout(anext(consumer))
         health = consumer.health()
         assert not health.live
         assert "it has ended: durable_notify.errors.SchemaTooOld" in health.why

@@ -264,6 +264,17 @@ def spans() -> Iterator[tuple[TracerProvider, InMemorySpanExporter]]:
     provider.shutdown()
 
 
+def of_a_span(operation: str, message_id: int) -> dict[str, str]:
+    """Attributes of every span of a message of topic t."""
+    return {
+        "messaging.system": "durable_notify",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": operation,
+        "messaging.destination.name": "t",
+        "messaging.message.id": str(message_id),
+    }
+
+
 async def test_a_trace_from_publisher_to_handler(
     api: Api, dsn: str, conn: Connection, spans: tuple[TracerProvider, InMemorySpanExporter]
 ) -> None:
@@ -278,24 +289,16 @@ async def test_a_trace_from_publisher_to_handler(
         if message.payload == 3:
             raise KeyError(message.payload)
 
-    options = {
-        "retry": dn.RetryPolicy(max_attempts=1),
-        "until_empty": True,
-        "order_by": "none",
-        "middleware": [tracing],
-    }
-    await api.consumer(dsn, **options).run(works)
+    once = dn.RetryPolicy(max_attempts=1)
+    consumer = api.consumer(
+        dsn, retry=once, until_empty=True, order_by="none", middleware=[tracing]
+    )
+    await consumer.run(works)
 
     finished = exporter.get_finished_spans()
     sent, sent_many = (span for span in finished if span.kind is SpanKind.PRODUCER)
     assert (sent.name, sent_many.name) == ("send t", "send t")
-    assert dict(sent.attributes or {}) == {
-        "messaging.system": "durable_notify",
-        "messaging.operation.name": "send",
-        "messaging.operation.type": "send",
-        "messaging.destination.name": "t",
-        "messaging.message.id": str(one),
-    }
+    assert dict(sent.attributes or {}) == of_a_span("send", one)
     assert (sent_many.attributes or {})["messaging.batch.message_count"] == 2
     processed = [span for span in finished if span.kind is SpanKind.CONSUMER]
     assert [span.name for span in processed] == ["process t"] * 3
@@ -304,15 +307,9 @@ async def test_a_trace_from_publisher_to_handler(
     assert first.parent is not None
     assert first.parent.span_id == sent.context.span_id
     assert [link.context.span_id for link in first.links] == [sent.context.span_id]
-    assert dict(first.attributes or {}) == {
-        "messaging.system": "durable_notify",
-        "messaging.operation.name": "process",
-        "messaging.operation.type": "process",
-        "messaging.destination.name": "t",
-        "messaging.consumer.group.name": "g",
-        "messaging.message.id": str(one),
-        "durable_notify.attempt": 1,
-    }
+    assert dict(first.attributes or {}) == of_a_span("process", one) | {
+        "messaging.consumer.group.name": "g", "durable_notify.attempt": 1,
+    }  # fmt: skip
     assert first.status.status_code is StatusCode.UNSET
     assert failed.parent is not None
     assert failed.parent.span_id == sent_many.context.span_id

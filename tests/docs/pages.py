@@ -29,7 +29,8 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
-CHECKOUT = Path(__file__).parents[2]
+from tests.support.postgres import CHECKOUT
+
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted(CHECKOUT.glob("docs/*.md"))]
 
 _FENCE = re.compile(

@@ -16,7 +16,7 @@ import durable_notify as dn
 from durable_notify import testing
 from tests.support.brokers import free_port
 from tests.support.examples import EXAMPLES, Program, left, loaded, query, started
-from tests.support.wait import eventually
+from tests.support.wait import eventually, wait_until
 
 
 @contextmanager
@@ -43,8 +43,8 @@ def application(name: str, dsn: str, port: int) -> Iterator[tuple[Program, httpx
 # The order service
 
 
-async def order(client: httpx.AsyncClient, count: int, customer: str = "ann") -> int:
-    wanted = {"customer": customer, "item": "tea", "count": count}
+async def order(client: httpx.AsyncClient, count: int) -> int:
+    wanted = {"customer": "ann", "item": "tea", "count": count}
     created = await client.post("/orders", json=wanted)
     assert created.status_code == 201
     return int(created.json()["id"])
@@ -52,9 +52,11 @@ async def order(client: httpx.AsyncClient, count: int, customer: str = "ann") ->
 
 async def until(client: httpx.AsyncClient, path: str, **wanted: object) -> None:
     """Wait until an answer has these values."""
-    async with asyncio.timeout(20):
-        while not wanted.items() <= (await client.get(path)).json().items():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+
+    async def it_has_them() -> bool:
+        return wanted.items() <= (await client.get(path)).json().items()
+
+    await wait_until(it_has_them)
 
 
 async def test_orders(dsn: str) -> None:
@@ -77,9 +79,7 @@ async def test_orders(dsn: str) -> None:
             # More than there is: a dead letter, until an operator redrives it.
             second = await order(client, 50)
             await until(client, "/accounts/ann", owes=440)
-            async with asyncio.timeout(20):
-                while left(dsn, "stock")[0][3] != 1:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
+            await wait_until(lambda: left(dsn, "stock")[0][3] == 1)
             letters = await client.get("/queue/dead-letters")
             assert "50 tea ordered, 40 there" in letters.text
             assert (await client.put("/stock/tea?count=50")).status_code == 200
@@ -168,7 +168,7 @@ async def test_a_cache_that_does_not_follow_does_not_answer(dsn: str) -> None:
         await asyncio.to_thread(module.prepare)
         async with module.cache.running():
             assert module.cache.get("apple") is None
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # its task ends
         with pytest.raises(RuntimeError, match="does not follow"):
             module.cache.get("apple")
     with psycopg.connect(dsn) as connection, pytest.raises(psycopg.errors.Error, match="key"):

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from durable_notify.cli import cli
-from tests.docs.pages import CHECKOUT
+from tests.support.postgres import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "command-line.md").read_text(encoding="utf-8")
 SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")[1:]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from durable_notify.options import ConsumerOptions
-from tests.docs.pages import CHECKOUT
+from tests.support.postgres import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "comparison.md").read_text(encoding="utf-8")
 OURS = "durable_notify"

@@ -14,7 +14,7 @@ from durable_notify import errors, testing
 from durable_notify._async.capture import LOCKS
 from durable_notify._core import sqlstate as translate
 from durable_notify.options import ConsumerOptions
-from tests.docs.pages import CHECKOUT
+from tests.support.postgres import CHECKOUT
 
 
 def page(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
@@ -27,11 +28,11 @@ from durable_notify.diagnostics.probes import Probes
 from durable_notify.integrations import prometheus
 from durable_notify.middleware import Handling
 from tests.diagnostics.test_metrics_and_probes import Stub, examples
-from tests.docs.pages import CHECKOUT
 from tests.docs.test_complete import first_column, section
 from tests.support.cli import good, own_log
 from tests.support.missing import need_program
 from tests.support.observe import send
+from tests.support.postgres import CHECKOUT
 from tests.support.roles import roles
 from tests.support.wait import eventually
 
@@ -279,9 +280,13 @@ def test_variables_of_the_dashboard() -> None:
 
 
 def test_alerts_name_commands_that_there_are() -> None:
-    for rule in ALERTS["groups"][0]["rules"]:
-        for command in re.findall(r"durable-notify ([^\"]*)", rule["annotations"]["summary"]):
-            options_exist(command.split())
+    summaries = " ".join(
+        rule["annotations"]["summary"] + '"' for rule in ALERTS["groups"][0]["rules"]
+    )
+    named = re.findall(r"durable-notify ([^\"]*)", summaries)
+    assert named
+    for command in named:
+        options_exist(command.split())
     promtool = shutil.which("promtool")
     if promtool is not None:
         config = str(DEPLOY / "prometheus" / "prometheus.yml")
@@ -292,9 +297,6 @@ def test_alerts_name_commands_that_there_are() -> None:
 def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
     """Each query of the dashboard and the alerts, asked of a Prometheus that scrapes a process."""
     program = need_program("prometheus")
-    registry = CollectorRegistry()
-    metrics = prometheus.Metrics(registry)
-    registry.register(backlog := prometheus.StatusCollector(dsn))
     conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
     send(conn, range(4))
     conn.execute("SELECT durable_notify.claim('g', '{t}', 1, '1 hour')")
@@ -302,6 +304,30 @@ def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
         "INSERT INTO durable_notify.lost_message (group_name, topic, first_id, last_id, messages, reason)"
         " VALUES ('g', 't', 1, 2, 2, 'max_age')"
     )
+    missing = dict(queries())
+    with measured(dsn) as port, prometheus_of(program, tmp_path, port) as base:
+
+        def all_find_data() -> bool:
+            for name, query in list(missing.items()):
+                if ask(base, query):
+                    del missing[name]
+            return not missing
+
+        try:
+            eventually(all_find_data, 60)
+        except AssertionError:
+            pytest.fail(f"without data: {missing}")
+        (waiting,) = ask(base, queries()["Unread A"])
+        assert waiting["value"][1] == "3"
+        assert ask(base, "durable_notify_of_no_such_name") == []
+
+
+@contextlib.contextmanager
+def measured(dsn: str) -> Iterator[int]:
+    """Serve the metrics of a consumer at which everything happens; yields the port."""
+    registry = CollectorRegistry()
+    metrics = prometheus.Metrics(registry)
+    registry.register(backlog := prometheus.StatusCollector(dsn))
     ended = threading.Event()
     handling = metrics.handling(Handling("g", [testing.message(1, topic="t")], is_batch=False))
 
@@ -313,39 +339,19 @@ def test_queries_find_data(dsn: str, conn: Connection, tmp_path: Path) -> None:
 
     worker = threading.Thread(target=work)
     worker.start()
-    process = None
     healthy = Stub(live=True, ready=True)
     try:
         with Probes(healthy, port=0, metrics=lambda: prometheus.page(registry)) as probes:
-            process, base = start_prometheus(program, tmp_path, probes.port)
-            missing = dict(queries())
-
-            def all_find_data() -> bool:
-                for name, query in list(missing.items()):
-                    if ask(base, query):
-                        del missing[name]
-                return not missing
-
-            try:
-                eventually(all_find_data, 60)
-            except AssertionError:
-                pytest.fail(f"without data: {missing}")
-            (waiting,) = ask(base, queries()["Unread A"])
-            assert waiting["value"][1] == "3"
-            assert ask(base, "durable_notify_of_no_such_name") == []
+            yield probes.port
     finally:
         ended.set()
         worker.join()
-        if process is not None:
-            process.terminate()
-            process.wait(30)
         backlog.close()
 
 
-def start_prometheus(
-    program: str, folder: Path, target: int
-) -> tuple[subprocess.Popen[bytes], str]:
-    """Have a Prometheus scrape a port often; returns it, and where it answers."""
+@contextlib.contextmanager
+def prometheus_of(program: str, folder: Path, target: int) -> Iterator[str]:
+    """Have a Prometheus scrape a port often; yields where it answers."""
     config, log = folder / "prometheus.yml", folder / "log"
     job = {"job_name": "dn", "scrape_interval": "500ms", "scrape_timeout": "500ms",
            "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}  # fmt: skip
@@ -361,8 +367,13 @@ def start_prometheus(
             )  # fmt: skip
         eventually(lambda: b"ready to receive" in log.read_bytes() or process.poll() is not None)  # noqa: B023
         if process.poll() is None:
-            return process, f"http://{address}"
-    raise AssertionError(log.read_text())
+            break
+    assert process.poll() is None, log.read_text()
+    try:
+        yield f"http://{address}"
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def ask(base: str, query: str) -> list[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs import way
-from tests.docs.pages import CHECKOUT
+from tests.support.postgres import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "follow-a-message.md"
 TEXT = PAGE.read_text(encoding="utf-8")

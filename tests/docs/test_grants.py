@@ -10,8 +10,9 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import durable_notify as dn
-from tests.docs.pages import CHECKOUT, blocks
+from tests.docs.pages import blocks
 from tests.support.cli import good
+from tests.support.postgres import CHECKOUT
 from tests.support.roles import roles
 
 

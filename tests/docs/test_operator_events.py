@@ -14,8 +14,9 @@ import durable_notify as dn
 from durable_notify import asyncapi, operator_events
 from durable_notify.brokers.relay import AsyncRelay
 from durable_notify.brokers.webhooks import WebhookOptions
-from tests.docs.pages import CHECKOUT, blocks
+from tests.docs.pages import blocks
 from tests.support.api import with_group
+from tests.support.postgres import CHECKOUT
 from tests.support.receiver import SECRET, receiving
 from tests.support.wait import eventually
 

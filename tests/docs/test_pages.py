@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from durable_notify.embedded import environment
-from tests.docs.pages import CHECKOUT, PAGES, Block, Runner, blocks, is_quoted
+from tests.docs.pages import PAGES, Block, Runner, blocks, is_quoted
 from tests.support.missing import node_with_pg
-from tests.support.postgres import Postgres
+from tests.support.postgres import CHECKOUT, Postgres
 
 DECISIONS = sorted(CHECKOUT.glob("docs/decisions/*.md"))
 LINKING = [*PAGES, *DECISIONS, CHECKOUT / "CHANGELOG.md", CHECKOUT / "examples" / "README.md"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import CHECKOUT
+from tests.support.postgres import CHECKOUT
 
 SUFFIXES = (".md", ".py", ".sql", ".mako", ".toml", ".yaml", ".yml", ".mjs", ".pml")
 #: The history, which names what is gone, and this file, which names what never was.

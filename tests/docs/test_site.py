@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.docs.pages import CHECKOUT, PAGES
+from tests.docs.pages import PAGES
+from tests.support.postgres import CHECKOUT
 from tools.docs import api_reference, build, check, sql_reference, stage
 
 API = api_reference.pages()

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -72,74 +72,95 @@ def usual(server: Postgres, prepared: str) -> Any:
 
 
 POLICY = dn.RetryPolicy(base=0.25, factor=1.5, max_attempts=2)
+SINCE = datetime(2021, 1, 1, tzinfo=UTC)
+UNTIL = datetime(2099, 1, 1, tzinfo=UTC)
+
+
+class Call(NamedTuple):
+    """A call of a method of the Admin or the Bridge."""
+
+    of: str
+    name: str
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+def admin(name: str, *args: Any, **options: Any) -> Call:
+    return Call("Admin", name, args, options)
+
+
+def bridge(name: str, *args: Any, **options: Any) -> Call:
+    return Call("Bridge", name, args, options)
+
+
+#: All methods, with arguments of all types.
+CALLS = [
+    admin("configure", "g", retry=POLICY, rate_limit=7.5),
+    admin("set_notify_policy", "loud", "always"),
+    admin("notify_policy", "loud"),
+    admin("pause", "g"),
+    admin("groups"),
+    admin("resume", "g"),
+    admin("blocking_publishers", "g"),
+    admin("status"),
+    admin("status", max_count=None),
+    admin("grant", "reader", "consume", ["t", "p.*"], group="g"),
+    admin("grant", "reader", "observe"),
+    admin("grants"),
+    admin("revoke", "reader", "consume", ["t"]),
+    admin("revoke", "reader"),
+    admin("set_retention", "gone", max_age=86_400.5, when_settled=True),
+    admin("set_retention", "kept.>", compact=True, on_lag="lose", max_bytes=2**40),
+    admin("retention"),
+    admin("delete_retention", "kept.>"),
+    admin("retention_blockers"),
+    admin("lost_messages", "g"),
+    admin("retries", "g", ids=[1, 2], since=SINCE, until=UNTIL, limit=1),
+    admin("retry_counts", topic="t"),
+    admin("blocked_keys", "g", topic="t", limit=5),
+    admin("retry_now", "g", key="k", why="again"),
+    admin("drop_retries", "g", error_type="x"),
+    admin("dead_letters"),
+    admin("dead_letters", "g", ids=[1, 2], since=SINCE, until=UNTIL, limit=1),
+    admin("dead_letters", "g", ids=[], key="k", error_type="x"),
+    admin("redrive", "g", key="k", since=SINCE, why="ü"),
+    admin("discard", "g", everything=True, why="%s"),
+    admin("replay", "g", "t", after=0, why="back"),
+    admin("seek", "g", "t", since=SINCE, dry_run=True),
+    admin("seek", "g", "t", now=True),
+    admin("start_replay", "g", "t", since=SINCE, until=UNTIL, keys=["k", "NULL"], headers={"x": 1.5}, payload={"n": 1}, path="$.n ? (@ > 0)", rate_limit=2.5, why="again", dry_run=True),
+    admin("start_replay", "g", "t", after=0, upto=2**40, rate_limit=5),
+    admin("replay_jobs"),
+    admin("cancel_replay", 1),
+    admin("audit", "g"),
+    admin("audit", limit=2),
+    bridge("mirror", "t", "raw channel"),
+    bridge("watch", "public.things", "things", columns=["b"], with_old=False),
+    bridge("watch", '"things"', "others"),
+    bridge("bridges"),
+    bridge("unwatch", "things", "things"),
+    bridge("unmirror", "t"),
+    bridge("create_compat"),
+    bridge("drop_compat"),
+    admin("rename_group", "g", "h"),
+    admin("unsubscribe", "h", ["t"], why="not read"),
+    admin("delete_group", "h"),
+    admin("reanchor", why="no need"),
+]  # fmt: skip
 
 
 async def administer(kit: Kit, opened: Opened) -> list[Any]:
-    """Call all methods, with arguments of all types; returns what they return."""
-    admin, bridge = kit.Admin(), kit.Bridge()
-    since = datetime(2021, 1, 1, tzinfo=UTC)
-    until = datetime(2099, 1, 1, tzinfo=UTC)
-
-    async def call(method: Any, *args: Any, **kwargs: Any) -> Any:
-        return method.__name__, await opened.call(method, *args, **kwargs)
-
-    done = [
-        await call(admin.configure, "g", retry=POLICY, rate_limit=7.5),
-        await call(admin.set_notify_policy, "loud", "always"),
-        await call(admin.notify_policy, "loud"),
-        await call(admin.pause, "g"),
-        await call(admin.groups),
-        await call(admin.resume, "g"),
-        await call(admin.blocking_publishers, "g"),
-        await call(admin.status),
-        await call(admin.status, max_count=None),
-        await call(admin.grant, "reader", "consume", ["t", "p.*"], group="g"),
-        await call(admin.grant, "reader", "observe"),
-        await call(admin.grants),
-        await call(admin.revoke, "reader", "consume", ["t"]),
-        await call(admin.revoke, "reader"),
-        await call(admin.set_retention, "gone", max_age=86_400.5, when_settled=True),
-        await call(admin.set_retention, "kept.>", compact=True, on_lag="lose", max_bytes=2**40),
-        await call(admin.retention),
-        await call(admin.delete_retention, "kept.>"),
-        await call(admin.retention_blockers),
-        await call(admin.lost_messages, "g"),
-        await call(admin.retries, "g", ids=[1, 2], since=since, until=until, limit=1),
-        await call(admin.retry_counts, topic="t"),
-        await call(admin.blocked_keys, "g", topic="t", limit=5),
-        await call(admin.retry_now, "g", key="k", why="again"),
-        await call(admin.drop_retries, "g", error_type="x"),
-        await call(admin.dead_letters),
-        await call(admin.dead_letters, "g", ids=[1, 2], since=since, until=until, limit=1),
-        await call(admin.dead_letters, "g", ids=[], key="k", error_type="x"),
-        await call(admin.redrive, "g", key="k", since=since, why="ü"),
-        await call(admin.discard, "g", everything=True, why="%s"),
-        await call(admin.replay, "g", "t", after=0, why="back"),
-        await call(admin.seek, "g", "t", since=since, dry_run=True),
-        await call(admin.seek, "g", "t", now=True),
-        await call(
-            admin.start_replay, "g", "t", since=since, until=until, keys=["k", "NULL"], headers={"x": 1.5},
-            payload={"n": 1}, path="$.n ? (@ > 0)", rate_limit=2.5, why="again", dry_run=True,
-        ),
-        await call(admin.start_replay, "g", "t", after=0, upto=2**40, rate_limit=5),
-        await call(admin.replay_jobs),
-        await call(admin.cancel_replay, 1),
-        await call(admin.audit, "g"),
-        await call(admin.audit, limit=2),
-        await call(bridge.mirror, "t", "raw channel"),
-        await call(bridge.watch, "public.things", "things", columns=["b"], with_old=False),
-        await call(bridge.watch, '"things"', "others"),
-        await call(bridge.bridges),
-        await call(bridge.unwatch, "things", "things"),
-        await call(bridge.unmirror, "t"),
-        await call(bridge.create_compat),
-        await call(bridge.drop_compat),
-        await call(admin.rename_group, "g", "h"),
-        await call(admin.unsubscribe, "h", ["t"], why="not read"),
-        await call(admin.delete_group, "h"),
-        await call(admin.reanchor, why="no need"),
-    ]  # fmt: skip
-    return [(name, comparable(value)) for name, value in done]
+    """Make all calls; returns what they return."""
+    ours = {"Admin": kit.Admin(), "Bridge": kit.Bridge()}
+    return [
+        (
+            call.name,
+            comparable(
+                await opened.call(getattr(ours[call.of], call.name), *call.args, **call.options)
+            ),
+        )
+        for call in CALLS
+    ]
 
 
 def comparable(found: Any) -> Any:

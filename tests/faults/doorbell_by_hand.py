@@ -28,10 +28,10 @@ GONE = (psycopg.OperationalError, psycopg.InterfaceError)
 class Rounds:
     """Publishers that work in rounds, each with a thread; between two rounds none runs."""
 
-    def __init__(self, dsn: str, seed: object, topics: list[str], publishers: int = 4) -> None:
+    def __init__(self, dsn: str, seed: object, topics: list[str]) -> None:
         self.random = random.Random(f"{seed} rounds")
         self._director = Session(dsn)
-        self.publishers = [Publisher(dsn, f"{seed} publisher {n}") for n in range(publishers)]
+        self.publishers = [Publisher(dsn, f"{seed} publisher {n}") for n in range(4)]
         self._topics = topics
         self.killed = 0
 

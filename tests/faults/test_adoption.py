@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import sys
 import threading
 import time
@@ -47,6 +46,7 @@ from tests.faults.application import (
     OldListener,
     application,
 )
+from tests.faults.chance import seconds
 from tests.support.capture import capturing, messages
 from tests.support.missing import node_with_pg
 from tests.support.roles import Roles, roles
@@ -55,7 +55,7 @@ from tests.support.wait import eventually
 Connection = psycopg.Connection[Any]
 Windows = list[tuple[float, float]]
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "0"))
+SECONDS = seconds(0)
 PROGRAMS = Path(__file__).parents[1] / "programs"
 PATH = sql.SQL('"$user", public, durable_notify_compat, pg_catalog')
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults import auditor
 from tests.faults.auditor import Facts, audit, look
+from tests.faults.stateful.planted import lease_not_known
 from tests.support.injection import plant
 from tests.support.sessions import LONG_GONE, Message, Session, Sessions, ids
 
@@ -148,13 +149,6 @@ def a_settle_that_loses_what_it_retries(session: Session) -> None:
     )
 
 
-def a_claim_that_forgets_its_lease(session: Session) -> None:
-    plant(session, "claim", ("seen.live || g.token", "seen.live"))
-    plant(
-        session, "_claim_in_full", ("ELSE lease_tokens || new_token END", "ELSE lease_tokens END")
-    )
-
-
 def an_expiry_that_loses(session: Session) -> None:
     plant(
         session, "_reclaim_leases", ("PERFORM durable_notify._defer(", "PERFORM pg_catalog.concat(")
@@ -172,7 +166,7 @@ def a_due_time_in_the_past(session: Session) -> None:
     ("change", "then", "said"),
     [
         (a_settle_that_loses_what_it_retries, retry, "nor anywhere"),
-        (a_claim_that_forgets_its_lease, expire, "no position knows of"),
+        (lease_not_known, expire, "no position knows of"),
         (an_expiry_that_loses, expire, "nor anywhere"),
         (a_due_time_in_the_past, retry, "spins"),
     ],

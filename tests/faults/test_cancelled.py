@@ -13,7 +13,6 @@ DURABLE_NOTIFY_SECONDS makes it longer.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -22,13 +21,14 @@ import psycopg
 import pytest
 
 from tests.faults.auditor import audit_handled
+from tests.faults.chance import seconds
 from tests.faults.workload import DDL, Workload
 from tests.support.injection import How, Plant, at_random, instrument, passed, plant, stop_at
 from tests.support.postgres import Postgres
 from tests.support.sessions import LONG_GONE, Session, Sessions
 from tests.support.wait import eventually
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
+SECONDS = seconds(3)
 TABLES = """
     SELECT c.relname FROM pg_class c
      WHERE c.relnamespace = 'durable_notify'::regnamespace AND c.relkind = 'r'"""

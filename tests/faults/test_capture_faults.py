@@ -11,7 +11,6 @@ DURABLE_NOTIFY_SECONDS makes it longer.
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import signal
 import subprocess
@@ -30,6 +29,7 @@ from durable_notify._async import capture as async_capture
 from durable_notify._sync import capture as sync_capture
 from durable_notify.embedded import Server
 from durable_notify.torture.proxy import Proxy
+from tests.faults.chance import SEED, seconds
 from tests.support.capture import (
     capturing,
     end_listening,
@@ -46,19 +46,18 @@ from tests.support.wait import eventually
 
 Connection = psycopg.Connection[Any]
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "4"))
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
+SECONDS = seconds(4)
 TRANSIENT = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class Senders:
     """Programs that know nothing of this library; each payload with the time before and after."""
 
-    def __init__(self, dsn: str, number: int = 2) -> None:
+    def __init__(self, dsn: str) -> None:
         self.sent: list[tuple[Any, Any, str]] = []
         self._dsn = dsn
         self._done = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=[n]) for n in range(number)]
+        self._threads = [threading.Thread(target=self._send, args=[n]) for n in range(2)]
         for thread in self._threads:
             thread.start()
 
@@ -87,10 +86,10 @@ class Senders:
         for thread in self._threads:
             thread.join()
 
-    def wait_for_more(self, number: int = 30) -> None:
-        """Wait until so many more are sent."""
+    def wait_for_more(self) -> None:
+        """Wait until some more are sent."""
         seen = len(self.sent)
-        eventually(lambda: len(self.sent) > seen + number)
+        eventually(lambda: len(self.sent) > seen + 30)
 
 
 @contextmanager

@@ -21,11 +21,12 @@ import psycopg
 import pytest
 
 import durable_notify as dn
-from tests.programs.consumer import CHECKOUT, Process, consumer_process
+from tests.programs.consumer import Process, consumer_process
 from tests.support.api import Api, Recorder, maybe_await, running
 from tests.support.injection import ProcessClock, patched, plant
 from tests.support.missing import skip_missing
 from tests.support.observe import LISTENER, backends, outstanding, send, value
+from tests.support.postgres import CHECKOUT
 from tests.support.sessions import Session
 from tests.support.wait import eventually, wait_until
 

@@ -7,7 +7,6 @@ DURABLE_NOTIFY_SEED repeats a run's decisions, DURABLE_NOTIFY_SECONDS makes it l
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sys
@@ -22,13 +21,13 @@ import pytest
 from durable_notify import schema
 from durable_notify.embedded import Server
 from tests.faults.auditor import audit_handled
+from tests.faults.chance import SEED, seconds
 from tests.programs import publisher
 from tests.programs.consumer import Process
 from tests.support.observe import LISTENER, backends, outstanding
 from tests.support.wait import eventually
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "10"))
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
+SECONDS = seconds(10)
 HALVES = ["sync", "async"]
 
 

@@ -8,7 +8,6 @@ DURABLE_NOTIFY_SECONDS makes the run longer, DURABLE_NOTIFY_SEED repeats its dec
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from typing import Any
@@ -17,6 +16,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
+from tests.faults.chance import SEED, seconds
 from tests.faults.workload import DDL, Workload
 from tests.support.api import Api, Recorder, running
 from tests.support.injection import DatabaseClock, plant
@@ -24,8 +24,7 @@ from tests.support.observe import leased, outstanding, send
 from tests.support.sessions import Sessions, ids
 from tests.support.wait import wait_until
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
+SECONDS = seconds(3)
 EXCLUSIVE = """SELECT durable_notify.configure('g', '{"exclusive": true}')"""
 
 

@@ -35,13 +35,14 @@ from durable_notify._core.log_throttle import LogThrottle
 from durable_notify._sync.consumer import fetcher as sync_fetcher
 from durable_notify.embedded import Server
 from tests.faults.auditor import audit_handled
+from tests.faults.chance import seconds
 from tests.faults.workload import DDL, Workload, make_worker
 from tests.support.api import Api
 from tests.support.observe import LISTENER, WORKERS, backends, value
 from tests.support.postgres import SETTINGS, needed_binaries, own_server
 from tests.support.wait import eventually
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "1.5"))
+SECONDS = seconds(1.5)
 SMALL = SETTINGS | {
     "max_connections": "25",
     "max_locks_per_transaction": "10",

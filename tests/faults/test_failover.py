@@ -14,7 +14,6 @@ DURABLE_NOTIFY_SEED repeats a run's decisions, DURABLE_NOTIFY_SECONDS makes it l
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sys
@@ -30,6 +29,7 @@ import pytest
 
 from durable_notify import schema
 from durable_notify.embedded import Server
+from tests.faults.chance import SEED, seconds
 from tests.programs import publisher
 from tests.programs.consumer import Process
 from tests.support.clusters import (
@@ -48,8 +48,7 @@ from tests.support.wait import eventually
 
 pytestmark = pytest.mark.server
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
+SECONDS = seconds(3)
 GROUPS = ("g", "h")
 BEYOND = 80
 """How many messages the old primary confirms alone. A sequence's WAL is 32 numbers ahead of it:

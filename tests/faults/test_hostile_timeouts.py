@@ -9,7 +9,6 @@ DURABLE_NOTIFY_SECONDS is how long each lasts.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +21,13 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from durable_notify._core.log_throttle import LogThrottle
+from tests.faults.chance import seconds
 from tests.faults.workload import DDL, Workload, make_worker
 from tests.support.api import Api, Recorder, running
 from tests.support.observe import asleep, backends, listener_of, send
 from tests.support.wait import eventually
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "1.5"))
+SECONDS = seconds(1.5)
 pytestmark = pytest.mark.timeout(SECONDS * 4 + 120)
 Connection = psycopg.Connection[Any]
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from psycopg import DatabaseError
 
 from durable_notify.embedded import Server
+from tests.faults.chance import SEED
 from tests.faults.moving import carry_on, in_the_midst, reanchor
 from tests.support.clusters import (
     REPLICATING,
@@ -39,17 +39,10 @@ from tests.support.sessions import Session, Sessions
 from tests.support.wait import eventually
 
 TRIALS = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 PUBLICATION = "FOR TABLES IN SCHEMA durable_notify, public"
 ARCHIVING = {"archive_mode": "on", "max_wal_senders": "4"}
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(100 + 20 * TRIALS)]
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Clusters]:
-    with clusters() as them:
-        yield them
 
 
 @pytest.fixture(scope="module")

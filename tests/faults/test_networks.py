@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import threading
 import time
@@ -35,7 +34,8 @@ from durable_notify._async.database import connection as async_links
 from durable_notify._sync.database import connection as sync_links
 from durable_notify.torture.proxy import Direction, Proxy
 from tests.faults.auditor import audit_handled
-from tests.support.api import Api, Recorder, ThreadedMessage, in_thread, maybe_await, running
+from tests.faults.chance import SEED, seconds
+from tests.support.api import Api, Recorder, maybe_await, record_in_transaction, running
 from tests.support.observe import asleep, beat, listener_of, outstanding, send
 from tests.support.wait import wait_until
 
@@ -44,8 +44,7 @@ Connection = psycopg.Connection[Any]
 HEARTBEAT = 0.5
 LEASE = 4
 """Seconds: on a machine so slow that a claim counts as dead, its messages are redelivered in time."""
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "4"))
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
+SECONDS = seconds(4)
 DIRECTIONS: list[Direction] = ["both", "to_server", "to_client"]
 
 
@@ -347,16 +346,7 @@ async def test_everything_at_random(api: Api, dsn: str, conn: Connection, proxy:
     record = "INSERT INTO handled VALUES (%s)"
 
     async def handle(message: Any) -> None:
-        if isinstance(message, ThreadedMessage):
-
-            def work() -> None:
-                with message.message.transaction() as connection:
-                    connection.execute(record, [message.payload])
-
-            await in_thread(work)
-        else:
-            async with message.transaction() as connection:
-                await connection.execute(record, [message.payload])
+        await record_in_transaction(message, record)
 
     options = {
         "heartbeat_interval": HEARTBEAT,

@@ -18,19 +18,18 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 import durable_notify as dn
 from durable_notify.embedded import Server
+from tests.faults.chance import SEED
 from tests.faults.moving import carry_on, in_the_midst, judge, reanchor
 from tests.support.api import Api, Recorder
 from tests.support.clusters import (
     Clusters,
     advance,
-    clusters,
     copy_by_dump,
     database,
     migrated,
@@ -45,7 +44,6 @@ from tests.support.wait import wait_until, with_timeout
 pytestmark = pytest.mark.server
 
 TRIALS = int(os.environ.get("DURABLE_NOTIFY_TRIALS", "1"))
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 OLD = 40  # the page on which the old cluster's transaction ids begin
 COUNTERS: dict[str, dict[str, int]] = {
     "lower": {},
@@ -54,12 +52,6 @@ COUNTERS: dict[str, dict[str, int]] = {
     "epoch": {"epoch": 1},
 }
 FORMATS = ["custom", "plain", "inserts"]
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Clusters]:
-    with clusters() as them:
-        yield them
 
 
 @pytest.fixture(scope="module")

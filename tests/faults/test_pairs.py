@@ -21,13 +21,13 @@ import pytest
 
 from tests.faults.actors import Actors, End, How, Outcome, Pair
 from tests.faults.auditor import audit
+from tests.faults.chance import SEED
 from tests.faults.operations import ASIDE, OPS, PREPARATIONS, Scene, build, may_wait, refusals
 from tests.security.decisions import BY_HAND, MAY
 from tests.support import injection
 from tests.support.missing import slow_but
 from tests.support.sessions import Session, Sessions
 
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 ALL = os.environ.get("DURABLE_NOTIFY_PAIRS") == "all"
 CHUNK = 70
 """So many pairs a database: more make its small tables slow."""

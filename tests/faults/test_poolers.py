@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from typing import Any
 
@@ -29,16 +28,17 @@ import pytest
 import durable_notify as dn
 from durable_notify._async.wakeups import listener as async_listener
 from durable_notify._sync.wakeups import listener as sync_listener
-from tests.support.api import Api, Recorder, ThreadedMessage, in_thread, maybe_await, running
+from tests.faults.chance import seconds
+from tests.support.api import Api, Recorder, in_thread, maybe_await, record_in_transaction, running
 from tests.support.observe import asleep, outstanding, send
 from tests.support.pgbouncer import Mode, Pooler, pooler
 from tests.support.wait import wait_until
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("impatient")]
 
 Connection = psycopg.Connection[Any]
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "3"))
+SECONDS = seconds(3)
 MODES: list[Mode] = ["session", "transaction"]
 KEYS = 6
 DEAF = "Set a direct listen_dsn"
@@ -47,13 +47,6 @@ DEAF = "Set a direct listen_dsn"
 @pytest.fixture(params=MODES)
 def mode(request: pytest.FixtureRequest) -> Mode:
     return request.param  # type: ignore[no-any-return]
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Know within half a second that a listener is deaf."""
-    for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "ANSWER", 1.0)
 
 
 async def publish(api: Api, dsn: str, numbers: range) -> None:
@@ -128,16 +121,7 @@ async def test_killed_and_started_again(
     record = "INSERT INTO handled (number) VALUES (%s)"
 
     async def handle(message: Any) -> None:
-        if isinstance(message, ThreadedMessage):
-
-            def work() -> None:
-                with message.message.transaction() as connection:
-                    connection.execute(record, [message.payload])
-
-            await in_thread(work)
-        else:
-            async with message.transaction() as connection:
-                await connection.execute(record, [message.payload])
+        await record_in_transaction(message, record)
 
     published = 0
     with pooler(dsn, mode) as between:

@@ -22,13 +22,13 @@ def asks(connection, question="SELECT 1"):
     return connection.execute(question).fetchone()[0]
 
 
-def hangs(connection, proxy, question="SELECT 1"):
+def hangs(connection, proxy):
     """Whether a question is still without an answer, asked in a thread; and the thread."""
     failed = []
 
     def ask():
         try:
-            connection.execute(question)
+            connection.execute("SELECT 1")
         except psycopg.Error as error:
             failed.append(error)
 

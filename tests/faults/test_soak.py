@@ -24,6 +24,7 @@ import pytest
 from durable_notify import schema
 from durable_notify.embedded import Server
 from tests.faults.auditor import audit_handled
+from tests.faults.chance import SEED
 from tests.programs import publisher
 from tests.programs.consumer import Process
 from tests.support.observe import outstanding
@@ -32,7 +33,6 @@ from tests.support.wait import eventually
 pytestmark = pytest.mark.server
 
 SECONDS = float(os.environ.get("DURABLE_NOTIFY_SOAK", "24"))
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
 #: Bookkeeping: all tables but the outbox, what the run itself writes, and the audit of what people do.
 SIZES = """
     SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c

@@ -18,7 +18,6 @@ DURABLE_NOTIFY_SECONDS makes the last run longer.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 import uuid
@@ -31,6 +30,7 @@ import pytest
 from durable_notify import schema
 from durable_notify.embedded import Server
 from durable_notify.torture.proxy import Proxy
+from tests.faults.chance import seconds
 from tests.support.api import AnyReader, Api, Recorder, in_thread, running
 from tests.support.observe import listener_of, outstanding, send
 from tests.support.postgres import needed_binaries, own_server
@@ -44,7 +44,7 @@ HEARTBEAT = 0.2
 FOR_EVER = 3600.0
 A_WHILE = 1.4
 """Seconds, seven heartbeats."""
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "4"))
+SECONDS = seconds(4)
 
 
 class Compute:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import pytest
 
 from durable_notify.torture.nemesis import FAULTS
 from durable_notify.torture.run import Plan, Report, torture
+from tests.faults.chance import SEED, seconds
 from tests.support import injection
 from tests.support.cli import fails, good, run
 from tests.support.postgres import needed_binaries
@@ -28,8 +28,7 @@ from tests.support.sessions import Session
 
 pytestmark = pytest.mark.server
 
-SECONDS = float(os.environ.get("DURABLE_NOTIFY_SECONDS", "6"))
-SEED = os.environ.get("DURABLE_NOTIFY_SEED") or str(random.SystemRandom().randrange(10**9))
+SECONDS = seconds(6)
 CRASHES = ("kill", "stop", "terminate", "listener", "cancel", "oom", "immediate", "power")
 VISIBILITY = ("hold", "prepare", "elsewhere", "kill")
 

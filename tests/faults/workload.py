@@ -14,7 +14,7 @@ import faulthandler
 import logging
 import random
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Self
 
 import psycopg
@@ -63,11 +63,11 @@ class CapturedLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
 
-    def warnings(self, since: int = 0) -> list[str]:
+    def warnings(self) -> list[str]:
         """Warnings and errors, except those of handlers that fail."""
         return [
             text
-            for record in self.records[since:]
+            for record in self.records
             if record.levelno >= logging.WARNING
             and "handler of" not in (text := record.getMessage())
         ]
@@ -76,10 +76,7 @@ class CapturedLog(logging.Handler):
 class Workload:
     """Runs all of them, each in a thread; they stop when the block is left."""
 
-    def __init__(
-        self, dsn: str, *, keys: bool = True, halves: Iterable[str] = ("sync", "async"),
-        seed: str = "", pause: float = 0.003, **options: Any,
-    ) -> None:  # fmt: skip
+    def __init__(self, dsn: str, *, seed: str = "", pause: float = 0.003, **options: Any) -> None:
         self.dsn = dsn
         self.options = with_group(OPTIONS | options)
         self.said = CapturedLog()
@@ -92,12 +89,12 @@ class Workload:
         self._stops: list[Callable[[], Any]] = []
         self._count: dict[str, int] = {}
         self._random = random.Random(seed)
-        self._keys = keys
         self._pause = pause
         self._stop = threading.Event()
         self._publisher = threading.Thread(target=self._publish, name="publisher")
         self._others = [
-            threading.Thread(target=self._consume, args=(api,), name=api) for api in halves
+            threading.Thread(target=self._consume, args=(half,), name=half)
+            for half in ("sync", "async")
         ]
 
     def __enter__(self) -> Self:
@@ -121,7 +118,7 @@ class Workload:
             faulthandler.dump_traceback(all_threads=True)
             raise AssertionError("a consumer does not stop")
 
-    def progress(self, more: int = 20, timeout: float = 30.0) -> None:
+    def progress(self, more: int = 20) -> None:
         """Wait until so many more messages were published, and so many handled by each half."""
         published, handled = len(self.committed), dict(self._count)
 
@@ -131,7 +128,7 @@ class Workload:
                 self._count.get(api.name, 0) > handled.get(api.name, 0) for api in self._others
             )
 
-        eventually(all_of_them_get_on, timeout)
+        eventually(all_of_them_get_on, 30)
 
     def drain(self, admin: psycopg.Connection[Any], timeout: float = 60.0) -> None:
         """Publish no more, and wait until the group has settled everything."""
@@ -205,7 +202,7 @@ class Workload:
             self._stop.wait(0.02)
 
     def _key(self) -> str | None:
-        return self._random.choice([None, "a", "b", "c"]) if self._keys else None
+        return self._random.choice([None, "a", "b", "c"])
 
     def _consume(self, api: str) -> None:
         self._count.setdefault(api, 0)

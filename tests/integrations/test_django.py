@@ -17,8 +17,8 @@ import pytest
 
 import durable_notify as dn
 from durable_notify import testing
-from tests.docs.pages import CHECKOUT
 from tests.support.examples import started
+from tests.support.postgres import CHECKOUT
 from tests.support.wait import eventually
 
 SHOP = CHECKOUT / "examples" / "django_shop"

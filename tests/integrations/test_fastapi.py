@@ -23,6 +23,7 @@ from durable_notify.integrations.fastapi import AsyncBoundPublisher, lifespan, p
 from durable_notify.web import Access, StreamAccess, dashboard, streams
 from tests.drivers.kits import engine, where
 from tests.support.api import maybe_await
+from tests.support.wait import wait_until
 
 ORDER = "INSERT INTO customer_order VALUES (1)"
 
@@ -148,10 +149,8 @@ async def test_a_handler_ends_before_the_application(dsn: str, conn: psycopg.Con
     @consumer.on("orders")
     async def handle(message: dn.AsyncMessage) -> None:
         begun.set()
-        async with asyncio.timeout(5):
-            # The other is told to stop although this one still handles.
-            while other.health().state != "stopping":  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        # The other is told to stop although this one still handles.
+        await wait_until(lambda: other.health().state == "stopping")
         handled.append(message.payload)
 
     @other.on("orders")
@@ -196,6 +195,4 @@ async def test_what_is_mounted_is_closed(dsn: str, conn: psycopg.Connection) -> 
         assert (await http.get("/live/messages?topic=orders")).status_code == 200
         assert (await http.get("/queue/")).status_code == 200
         assert conn.execute(count).fetchone() > (1,)  # type: ignore[operator]
-    async with asyncio.timeout(10):
-        while conn.execute(count).fetchone() != (1,):  # noqa: ASYNC110 - sessions end a moment later
-            await asyncio.sleep(0.01)
+    await wait_until(lambda: conn.execute(count).fetchone() == (1,))  # sessions end a moment later

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from durable_notify.archive import ArchivedMessage, NdjsonFiles, ParquetFiles
 from tests.support.cli import fails, good, run
 from tests.support.retention import advance_watermark, age, outbox_ids, retain
 from tests.support.sessions import Session, Sessions
+from tests.support.wait import eventually
 
 
 def archived(folder: Path) -> list[int]:
@@ -187,10 +187,7 @@ async def test_it_lives_while_files_are_written(
     def upload(path: Path) -> None:
         assert path.exists()
         not_heard_of(one)
-        until = time.monotonic() + 20
-        while not one.value(fresh):
-            assert time.monotonic() < until, "no sign of life"
-            time.sleep(0.01)
+        eventually(lambda: bool(one.value(fresh)))
 
     files = NdjsonFiles(tmp_path, then=upload)
     if colour == "async":

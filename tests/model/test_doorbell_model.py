@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.missing import need_program, slow_but
+from tests.support.postgres import CHECKOUT
 
 pytestmark = pytest.mark.server
 
-MODEL = Path(__file__).parents[2] / "model" / "doorbell.pml"
+MODEL = CHECKOUT / "model" / "doorbell.pml"
 LONG = os.environ.get("DURABLE_NOTIFY_MODEL") == "long"
 
 RIGHT = [

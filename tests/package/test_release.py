@@ -156,9 +156,11 @@ def test_hooks_and_forms() -> None:
     for hook in hooks:
         words = hook["entry"].split()
         assert "tasks.py" not in words or words[2] in tasks.TASKS
-    for form in (CHECKOUT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
-        found = yaml.safe_load(form.read_text(encoding="utf-8"))
-        for part in found.get("body", []):
+    forms = (CHECKOUT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")
+    bodies = [yaml.safe_load(form.read_text(encoding="utf-8")).get("body", []) for form in forms]
+    assert any(bodies)
+    for body in bodies:
+        for part in body:
             assert part["type"] in {"markdown", "textarea", "input"}
             assert part["type"] == "markdown" or part["attributes"]["label"]
 

@@ -11,7 +11,7 @@ a message when its handler begins, and then does what its manner says:
 - ``is cut short``: never settles; the event loop ends under it as its first handler begins.
 - ``records``: writes to the table ``handled`` and acknowledges, in one transaction.
 - ``records late``: the same, but acknowledges once it has read a line from its standard input; it
-  says where that is refused.
+  says when that is refused.
 """
 
 from __future__ import annotations
@@ -30,18 +30,16 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import psycopg
 
 import durable_notify as dn
 from tests.support.api import Api
+from tests.support.postgres import CHECKOUT
 from tests.support.wait import BOUND
 
-RECORD = "INSERT INTO handled VALUES (%s, %s, %s)"
 STOPPING = {"stopping": True}
-CHECKOUT = Path(__file__).parents[2]
 
 
 class Process:
@@ -149,6 +147,107 @@ def consumer_process(api: Api, dsn: str, manner: str, *options: str) -> Iterator
         process.close()
 
 
+class Program:
+    """What the process does."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._manner, self._dsn, self._group = args.manner, args.dsn, args.group
+        kind = dn.Consumer if args.api == "sync" else dn.AsyncConsumer
+        self._consumer: Any = kind(
+            args.dsn, group=args.group, topics=["t"], poll_interval=None, lease=args.lease
+        )
+        self._concurrency = args.concurrency
+        self._mutex = threading.Lock()
+        self._begun = 0
+        self._cut = asyncio.Event()
+        if self._manner == "waits":
+            self._say_when_told()
+
+    def run(self) -> None:
+        self._consumer.run(self._handle, concurrency=self._concurrency)
+
+    async def arun(self) -> None:
+        work = asyncio.ensure_future(
+            self._consumer.run(self._ahandle, concurrency=self._concurrency)
+        )
+        if self._manner == "is cut short":
+            await self._cut.wait()
+            sys.exit(7)  # asyncio.run() cancels whatever there is
+        await work
+
+    def _say_when_told(self) -> None:
+        """Have the consumer say, once, that it is told to stop; its signals' handlers call stop()."""
+        stop = self._consumer.stop
+
+        def say_and_stop() -> None:
+            self._consumer.stop = stop
+            stop()
+            os.write(1, f"{json.dumps(STOPPING)}\n".encode())
+
+        self._consumer.stop = say_and_stop
+
+    def _begin(self, message: Any) -> int:
+        with self._mutex:
+            self._begun += 1
+            print(json.dumps({"id": message.id, "attempt": message.attempt}), flush=True)
+            if self._manner == "dies at the second" and self._begun == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return self._begun
+
+    @contextmanager
+    def _refusals(self, message: Any) -> Iterator[None]:
+        try:
+            yield
+        except dn.errors.SettleError as error:
+            if self._manner == "records late":
+                print(json.dumps({"id": message.id, "refused": type(error).__name__}), flush=True)
+            raise
+
+    def _record(self, message: Any) -> tuple[str, list[Any]]:
+        return "INSERT INTO handled VALUES (%s, %s, %s)", [self._group, message.id, message.attempt]
+
+    def _handle(self, message: dn.Message) -> None:
+        number = self._begin(message)
+        match self._manner:
+            case "dies at the second":
+                return
+            case "waits":
+                sys.stdin.readline()
+            case "acks some" if number > 2:
+                threading.Event().wait()
+            case "records" | "records late":
+                with self._refusals(message), psycopg.connect(self._dsn, connect_timeout=5) as mine:
+                    mine.execute(*self._record(message))
+                    if self._manner == "records late":
+                        sys.stdin.readline()
+                    message.ack(mine)
+                return
+        message.ack()
+
+    async def _ahandle(self, message: dn.AsyncMessage) -> None:
+        number = self._begin(message)
+        match self._manner:
+            case "dies at the second":
+                return
+            case "waits":
+                await asyncio.to_thread(sys.stdin.readline)
+            case "acks some" if number > 2:
+                await asyncio.Event().wait()
+            case "is cut short":
+                self._cut.set()
+                await asyncio.Event().wait()
+            case "records" | "records late":
+                connecting = psycopg.AsyncConnection.connect(self._dsn, connect_timeout=5)
+                with self._refusals(message):
+                    async with await connecting as mine:
+                        await mine.execute(*self._record(message))
+                        if self._manner == "records late":
+                            await asyncio.to_thread(sys.stdin.readline)
+                        await message.ack(mine)
+                return
+        await message.ack()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("api")
@@ -157,115 +256,16 @@ def main() -> None:
     parser.add_argument("--group", default="g")
     parser.add_argument("--lease", type=float, default=30.0)
     parser.add_argument("--concurrency", type=int, default=1)
-    parser.add_argument("--poll", type=float, default=None)
     args = parser.parse_args()
     # Trap: dump_traceback_later() reads the frames of threads that run, and can crash the process
     # (https://github.com/python/cpython/issues/131580).
     faulthandler.enable()  # with SIGABRT it says where it hangs
     logging.disable()  # outages are expected here
-    options = {
-        "group": args.group,
-        "topics": ["t"],
-        "poll_interval": args.poll,
-        "lease": args.lease,
-    }
-    mutex = threading.Lock()
-    begun = 0
-
-    def begin(message: Any) -> int:
-        nonlocal begun
-        with mutex:
-            begun += 1
-            print(json.dumps({"id": message.id, "attempt": message.attempt}), flush=True)
-            return begun
-
-    def dies_at(last: int, number: int) -> None:
-        if number == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    @contextmanager
-    def refusals(message: Any) -> Iterator[None]:
-        try:
-            yield
-        except dn.errors.SettleError as error:
-            print(json.dumps({"id": message.id, "refused": type(error).__name__}), flush=True)
-            raise
-
-    def handle(message: dn.Message) -> None:
-        number = begin(message)
-        if args.manner == "dies at the second":
-            dies_at(2, number)
-            return
-        if args.manner == "waits":
-            sys.stdin.readline()
-        elif args.manner == "acks some" and number > 2:
-            threading.Event().wait()
-        elif args.manner == "records":
-            with psycopg.connect(args.dsn, connect_timeout=5) as connection:
-                connection.execute(RECORD, [args.group, message.id, message.attempt])
-                message.ack(connection)
-            return
-        elif args.manner == "records late":
-            with refusals(message), psycopg.connect(args.dsn) as connection:
-                connection.execute(RECORD, [args.group, message.id, message.attempt])
-                sys.stdin.readline()
-                message.ack(connection)
-            return
-        message.ack()
-
-    async def ahandle(message: dn.AsyncMessage) -> None:
-        number = begin(message)
-        if args.manner == "dies at the second":
-            dies_at(2, number)
-            return
-        if args.manner == "waits":
-            await asyncio.to_thread(sys.stdin.readline)
-        elif args.manner == "acks some" and number > 2:
-            await asyncio.Event().wait()
-        elif args.manner == "is cut short":
-            cut.set()
-            await asyncio.Event().wait()
-        elif args.manner == "records":
-            async with await psycopg.AsyncConnection.connect(args.dsn, connect_timeout=5) as mine:
-                await mine.execute(RECORD, [args.group, message.id, message.attempt])
-                await message.ack(mine)
-            return
-        elif args.manner == "records late":
-            with refusals(message):
-                async with await psycopg.AsyncConnection.connect(args.dsn) as mine:
-                    await mine.execute(RECORD, [args.group, message.id, message.attempt])
-                    await asyncio.to_thread(sys.stdin.readline)
-                    await message.ack(mine)
-            return
-        await message.ack()
-
-    def told(consumer: Any) -> Any:
-        """Have a consumer say, once, that it is told to stop; its signals' handlers call stop()."""
-        stop = consumer.stop
-
-        def say_and_stop() -> None:
-            consumer.stop = stop
-            stop()
-            os.write(1, f"{json.dumps(STOPPING)}\n".encode())
-
-        if args.manner == "waits":
-            consumer.stop = say_and_stop
-        return consumer
-
+    program = Program(args)
     if args.api == "sync":
-        told(dn.Consumer(args.dsn, **options)).run(handle, concurrency=args.concurrency)
+        program.run()
     else:
-        consumer = told(dn.AsyncConsumer(args.dsn, **options))
-        cut = asyncio.Event()
-
-        async def run() -> None:
-            work = asyncio.ensure_future(consumer.run(ahandle, concurrency=args.concurrency))
-            if args.manner == "is cut short":
-                await cut.wait()
-                sys.exit(7)  # asyncio.run() cancels whatever there is
-            await work
-
-        asyncio.run(run())
+        asyncio.run(program.arun())
 
 
 if __name__ == "__main__":

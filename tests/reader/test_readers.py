@@ -16,7 +16,7 @@ from durable_notify._core.position import decode, encode
 from tests.support.api import AnyReader, Api, read_everything
 from tests.support.cli import good, objects, run
 from tests.support.injection import plant
-from tests.support.observe import send, terminate, value
+from tests.support.observe import asleep, send, terminate, value
 from tests.support.sessions import Sessions
 from tests.support.wait import wait_until
 
@@ -66,7 +66,7 @@ async def test_woken_and_waiting_for_a_late_commit(api: Api, dsn: str, conn: Con
             (second,) = send(conn, ["early"])
             assert (await reading.next()).id == second
             waiting = asyncio.ensure_future(reading.next())
-            await asyncio.sleep(0.05)
+            await asleep(reading.reader)
             assert not waiting.done()
             slow.commit()
             assert (await waiting).id == first
@@ -199,7 +199,7 @@ async def test_its_connections_are_cut(api: Api, dsn: str, conn: Connection) -> 
 async def test_stop_ends_it(api: Api, dsn: str, conn: Connection) -> None:
     async with AnyReader(api, dsn) as reading:
         waiting = asyncio.ensure_future(reading.next())
-        await asyncio.sleep(0.05)
+        await asleep(reading.reader)
         reading.reader.stop()
         assert await waiting is None
 

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 import durable_notify as dn
 from durable_notify import schema
+from tests.support.wait import eventually
 
 #: The rows of the outbox before it.
 ROWS = 20_000
@@ -160,11 +161,11 @@ def load(dsn: str) -> Iterator[Load]:
 
 
 def wait_for(what: Any, running: Load) -> None:
-    deadline = time.monotonic() + 30
-    while not what():
+    def it_is_so() -> bool:
         assert running.errors == []
-        assert time.monotonic() < deadline, (len(running.published), len(running.consumed))
-        time.sleep(0.01)
+        return bool(what())
+
+    eventually(it_is_so, 30)
 
 
 @contextmanager

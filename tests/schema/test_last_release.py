@@ -14,8 +14,8 @@ import pytest
 
 from durable_notify.schema import SCHEMA_VERSION
 from tests.schema.live_upgrade import after
+from tests.support.postgres import CHECKOUT
 
-CHECKOUT = Path(__file__).parents[2]
 ONE_TEST = ("tests/sql/status/test_backlog.py", "-k", "agrees")
 REVISION = """
 from alembic import op

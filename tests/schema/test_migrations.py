@@ -215,8 +215,10 @@ def test_check_is_content_and_leaves_no_transaction_open(dsn: str) -> None:
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
-async def test_check_async_is_content(aconn: psycopg.AsyncConnection) -> None:
-    await schema.check_async(aconn)
+async def test_check_async_is_content(dsn: str) -> None:
+    async with await psycopg.AsyncConnection.connect(dsn) as connection:
+        await schema.check_async(connection)
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
 
 @pytest.mark.parametrize(("change", "error", "remedy"), WRONG)
@@ -269,5 +271,7 @@ def test_check_does_not_import_alembic() -> None:
 
 def test_sql_is_the_same_offline() -> None:
     """Alembic writes a tab as four spaces when it prints, and psql reads :names of its own."""
-    for path in schema.migrations_path().rglob("*.sql"):
+    paths = list(schema.migrations_path().rglob("*.sql"))
+    assert len(paths) > 100
+    for path in paths:
         assert "\t" not in path.read_text(encoding="utf-8"), path

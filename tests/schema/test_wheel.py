@@ -59,9 +59,11 @@ def test_wheel_has_the_assets_of_the_dashboard(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     web = CHECKOUT / "durable_notify" / "web"
-    for path in (*web.glob("**/static/*"), *web.glob("templates/*")):
-        if path.is_file():
-            assert path.relative_to(CHECKOUT).as_posix() in names
+    assets = [
+        path for path in (*web.glob("**/static/*"), *web.glob("templates/*")) if path.is_file()
+    ]
+    assert assets
+    assert {path.relative_to(CHECKOUT).as_posix() for path in assets} <= names
 
 
 def test_wheel_has_all_of_the_migrations(wheel: Path) -> None:

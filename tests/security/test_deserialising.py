@@ -7,20 +7,20 @@ import base64
 import tracemalloc
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import durable_notify as dn
 from durable_notify._core import position
+from tests.support.postgres import CHECKOUT
 
 
 def _token(text: bytes) -> str:
     return "r1." + base64.urlsafe_b64encode(zlib.compress(text)).decode().rstrip("=")
 
 
-PACKAGE = Path(__file__).parents[2] / "durable_notify"
-MIGRATIONS = Path(__file__).parents[2] / "migrations"
+PACKAGE = CHECKOUT / "durable_notify"
+MIGRATIONS = CHECKOUT / "migrations"
 
 #: What json.loads() makes of it must be a position, whatever it is.
 TOKENS = [

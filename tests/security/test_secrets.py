@@ -31,7 +31,6 @@ PASSWORD = "s3cr3t-0f-mine"
 PAYLOAD = "payload-0f-mine"
 HEADER = "header-0f-mine"
 KEY = "key-0f-mine"
-SECRETS = (PASSWORD, PAYLOAD, HEADER, KEY)
 ANY = re.compile("0f-mine|s3cr3t")
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.postgres import CHECKOUT
 from tools import audit, lock
 
-ROOT = Path(__file__).parents[2]
-PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+PROJECT = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
 LOCK = lock.LOCK.read_text(encoding="utf-8")
 
 

@@ -258,10 +258,42 @@ class Recorder:
         return self.messages
 
 
-async def collect(consumer: Any, number: int, seconds: float = BOUND) -> list[Any]:
+async def consume(
+    api: Api, dsn: str, way: str, handler: Any, *, size: int = 10, **options: Any
+) -> Any:
+    """Give a handler to a consumer of either half, as it is; returns the consumer."""
+    settings: dict[str, Any] = {
+        "group": "g", "topics": ["t"], "until_empty": True, "poll_interval": None,
+        "retry": dn.RetryPolicy(max_attempts=1),
+    } | options  # fmt: skip
+    limits = {"concurrency": settings.pop("concurrency", 1)}
+    if way == "run_batches":
+        limits |= {"size": size, "max_wait": 0.0}
+    kind = dn.AsyncConsumer if api.is_async else dn.Consumer
+    consumer: Any = kind(dsn, **with_group(settings))
+    run = functools.partial(getattr(consumer, way), handler, **limits)
+    await with_timeout(run() if api.is_async else in_thread(run))
+    return consumer
+
+
+async def record_in_transaction(message: Any, insert: str) -> None:
+    """Handle a message of either half in its transaction, into which its payload is written."""
+    if isinstance(message, ThreadedMessage):
+
+        def work() -> None:
+            with message.message.transaction() as connection:
+                connection.execute(insert, [message.payload])
+
+        await in_thread(work)
+    else:
+        async with message.transaction() as connection:
+            await connection.execute(insert, [message.payload])
+
+
+async def collect(consumer: Any, number: int) -> list[Any]:
     """Return the next messages of an iteration."""
     taken: list[Any] = []
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(BOUND):
         while len(taken) < number:
             taken.append(await anext(consumer))
     return taken

@@ -7,10 +7,13 @@ import contextlib
 import dataclasses
 import json
 import uuid
-from typing import Any, NamedTuple, Protocol
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
 
+from durable_notify.brokers.ingest import AsyncIngest
 from tests.support.brokers import Nats, RabbitMQ, Redis
 from tests.support.kafka import kafka
+from tests.support.wait import wait_until, with_timeout
 
 
 class Arrived(NamedTuple):
@@ -27,23 +30,13 @@ class Arrived(NamedTuple):
         return json.loads(self.body)
 
 
-class Outlet(Protocol):
-    """A queue, topic or stream for the topics `orders.*`."""
-
-    url: str
-    routes: dict[str, dict[str, str]]
-    too_large: str  # what the broker says of a message over 1 MB
-    nowhere: str  # what it says of one that has no route, under the topic `nowhere`
-    deduplicates: bool
-    cloudevents: str
-
-    async def arrived(self) -> list[Arrived]:
-        """All that is there, in order; taken away, or read again, as the broker does."""
+# An outlet is a queue, topic or stream for the topics `orders.*`; `arrived()` returns all that it
+# has got, in order.
 
 
 class RabbitOutlet:
-    too_large = "PRECONDITION_FAILED - message size"
-    nowhere = "312 NO_ROUTE"
+    too_large = "PRECONDITION_FAILED - message size"  # what it says of a message over 1 MB
+    nowhere = "312 NO_ROUTE"  # what it says of one that has no route, under the topic `nowhere`
     deduplicates = False
     cloudevents = "cloudEvents:"
 
@@ -187,13 +180,15 @@ class KafkaOutlet:
         from confluent_kafka import Producer
 
         asking = Producer({"bootstrap.servers": self._servers, "log_level": 0})
-        async with asyncio.timeout(30):
-            while True:  # asked for, it is made
-                found = await asyncio.to_thread(asking.list_topics, self._topic, 5)
-                if found.topics[self._topic].error is None and found.topics[self._topic].partitions:
-                    self._partitions = list(found.topics[self._topic].partitions)
-                    return
-                await asyncio.sleep(0.1)
+
+        async def it_is_there() -> bool:  # asked for, it is made
+            found = (await asyncio.to_thread(asking.list_topics, self._topic, 5)).topics[
+                self._topic
+            ]
+            self._partitions = list(found.partitions)
+            return found.error is None and bool(found.partitions)
+
+        await wait_until(it_is_there, 30)
 
     async def arrived(self) -> list[Arrived]:
         return await asyncio.to_thread(self._read)
@@ -234,15 +229,17 @@ OUTLETS: dict[str, Any] = {
 }
 
 
-async def all_arrive(outlet: Any, numbers: set[int], timeout: float = 60.0) -> list[Arrived]:
+async def all_arrive(outlet: Any, numbers: set[int]) -> list[Arrived]:
     """Wait until all of some payloads have arrived at least once; returns all that have."""
-    async with asyncio.timeout(timeout):
-        while True:
-            with contextlib.suppress(Exception):  # the broker may be down
-                found = await outlet.arrived()
-                if numbers <= {one.payload for one in found}:
-                    return list(found)
-            await asyncio.sleep(0.05)
+    found: list[Arrived] = []
+
+    async def they_are_there() -> bool:
+        with contextlib.suppress(Exception):  # the broker may be down
+            found[:] = await outlet.arrived()
+        return numbers <= {one.payload for one in found}
+
+    await wait_until(they_are_there, 60)
+    return found
 
 
 @dataclasses.dataclass
@@ -378,3 +375,23 @@ INLETS: dict[str, Any] = {
     "nats": (Nats, NatsInlet),
     "kafka": (kafka, KafkaInlet),
 }
+
+
+def ingest_of(dsn: str, inlet: Any, topic: str = "in", **options: Any) -> AsyncIngest:
+    where = {"broker_url": inlet.url, "queue": inlet.queue, "group": inlet.group}
+    return AsyncIngest(dsn, topic=topic, **where, **options)
+
+
+async def nothing_left(inlet: Any) -> bool:
+    return bool(await inlet.left() == 0)
+
+
+@contextlib.asynccontextmanager
+async def carrying(carrier: Any) -> AsyncIterator[Any]:
+    """Run a relay or an ingest beside the test; stop it at the end, and raise what it raised."""
+    running = asyncio.create_task(carrier.run())
+    try:
+        yield carrier
+    finally:
+        carrier.stop()
+        await with_timeout(running, 60)

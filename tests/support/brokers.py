@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.missing import need_program
+from tests.support.wait import eventually
 
 START = 60.0  # seconds
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -121,10 +122,7 @@ class Server:
             watchdog.communicate()
         # Trap: RabbitMQ is a child of the process waited for. While it dies, its port still answers,
         # and a server started beside it on the same files loses queues.
-        deadline = time.monotonic() + START
-        while answers(self.port):
-            assert time.monotonic() < deadline, f"{self.program} survives SIGKILL"
-            time.sleep(0.02)
+        eventually(lambda: not answers(self.port), START)
 
 
 class RabbitMQ(Server):
@@ -164,10 +162,7 @@ class RabbitMQ(Server):
 
     def start(self) -> None:
         self.run(["epmd", "-port", str(self.mapper), "-address", "127.0.0.1"])
-        deadline = time.monotonic() + START
-        while not answers(self.mapper):
-            assert time.monotonic() < deadline, "epmd does not answer"
-            time.sleep(0.02)
+        eventually(lambda: answers(self.mapper), START)
         super().start()
 
     def command(self) -> list[str]:

@@ -11,13 +11,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, Self
 
 from tests.support.brokers import Server, answers, free_port
 from tests.support.missing import need_package, skip_missing
 from tests.support.postgres import docker_answers
+from tests.support.wait import eventually
 
 POM = Path(__file__).with_name("kafka.pom.xml")
 #: A single broker that is its own controller. Topics are created when a client asks for them.
@@ -220,5 +220,4 @@ def delete_topic(servers: str, topic: str) -> None:
 
     admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
     admin.delete_topics([topic])[topic].result(20)
-    while topic in admin.list_topics(timeout=5).topics:
-        time.sleep(0.05)
+    eventually(lambda: topic not in admin.list_topics(timeout=5).topics)

@@ -19,8 +19,8 @@ _IDLE = """
     SELECT EXISTS (
         SELECT FROM pg_stat_activity c, pg_stat_activity l
          WHERE c.datname = current_database() AND c.state = 'idle'
-           AND c.application_name = 'durable_notify consumer ' || %s
-           AND c.query LIKE '%%next_due%%'
+           AND c.application_name = 'durable_notify consumer g'
+           AND c.query LIKE '%next_due%'
            AND l.datname = current_database() AND l.state = 'idle'
            AND l.application_name = 'durable_notify listener'
            AND EXISTS (SELECT FROM pg_locks b WHERE b.pid = l.pid AND b.classid = 1685024362
@@ -71,11 +71,11 @@ def beat(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         monkeypatch.setattr(listener, "heartbeat", seconds)
 
 
-async def idle(connection: Connection, group: str = "g") -> None:
-    """Wait until a consumer of another process listens and has found nothing, ever."""
+async def idle(connection: Connection) -> None:
+    """Wait until a consumer of group g, of another process, listens and has found nothing, ever."""
 
     def listens_and_has_found_nothing() -> bool:
-        return bool(value(connection, _IDLE, group))
+        return bool(value(connection, _IDLE))
 
     await wait_until(listens_and_has_found_nothing)
 

@@ -101,7 +101,7 @@ def pooler(dsn: str, mode: Mode = "transaction") -> Iterator[Pooler]:
 
 
 @contextmanager
-def pgbouncer(dsn: str, mode: Mode = "transaction") -> Iterator[str]:
+def pgbouncer(dsn: str) -> Iterator[str]:
     """Run one in front of a database; yields the DSN through it."""
-    with pooler(dsn, mode) as running:
+    with pooler(dsn) as running:
         yield running.dsn

@@ -21,6 +21,8 @@ from durable_notify.errors import EmbeddedError
 from durable_notify.testing.databases import IMAGE, TestServer, container, embedded
 from tests.support.missing import skip_missing
 
+CHECKOUT = Path(__file__).parents[2]
+
 # A test's server may lose data with the machine's power, but not with a crash of its own.
 SETTINGS = {
     "fsync": "off",
@@ -106,7 +108,7 @@ def docker_answers() -> bool:
     return done.returncode == 0
 
 
-CACHE = Path(__file__).parents[2] / ".cache" / "pgs"
+CACHE = CHECKOUT / ".cache" / "pgs"
 RELEASES = {"14": "14.23.0", "15": "15.19.0", "16": "16.15.0", "17": "17.11.0", "18": "18.6.0"}
 
 
@@ -141,9 +143,6 @@ def _download(release: str, target: Path) -> None:
         tar.extractall(new, filter="data")
     new.joinpath(archive.name.removesuffix(".tar.gz")).rename(target)
     shutil.rmtree(new)
-
-
-CHECKOUT = Path(__file__).parents[2]
 
 
 def checkout_environment(**more: str) -> dict[str, str]:

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import psycopg
 from psycopg.types.json import Jsonb
 
-BOUND = 20.0
-"""Seconds after which a test that waits for something gives up."""
+from tests.support.wait import BOUND
 
 T = TypeVar("T")
 LONG_GONE = "UPDATE durable_notify.lease SET deadline = 'epoch'"
@@ -133,15 +132,15 @@ class Session:
         for token in dict.fromkeys(m.token for m in messages):
             self.settle(token, [m for m in messages if m.token == token])
 
-    def position(self, group: str = "g", topic: str = "t") -> Position:
-        """Return the position of a group in a topic."""
+    def position(self) -> Position:
+        """Return the position of group g in topic t."""
         query = """
             SELECT p.seq, p.s0::text, p.h0, p.s1::text, p.h1, p.p, p.lease_tokens, s.id
               FROM durable_notify.position p
               JOIN durable_notify.subscription s ON s.id = p.subscription_id
               JOIN durable_notify.consumer_group g ON g.id = s.group_id
-             WHERE g.name = %s AND s.topic = %s"""
-        ((*row,),) = self.run(query, group, topic)  # exactly one row is ever kept
+             WHERE g.name = 'g' AND s.topic = 't'"""
+        ((*row,),) = self.run(query)  # exactly one row is ever kept
         return Position(*row)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,17 +19,16 @@ async def with_timeout(awaitable: Any, seconds: float = BOUND) -> Any:
 
 
 async def wait_until(what: Callable[[], Any], seconds: float = BOUND) -> None:
-    """Return once something can be observed from outside; fail with its name if it never can."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while not what():
-        assert loop.time() < deadline, f"not so after {seconds} seconds: {what}"
+    """Return once `what` is true, or fail with its name; it may be a coroutine function."""
+    deadline = time.monotonic() + seconds
+    while not (await found if inspect.isawaitable(found := what()) else found):
+        assert time.monotonic() < deadline, f"not so after {seconds} seconds: {what}"
         await asyncio.sleep(0.01)
 
 
-def eventually(what: Callable[[], bool], timeout: float = 20.0) -> None:
-    """Return once `what` is true, or fail with its name."""
-    deadline = time.monotonic() + timeout
+def eventually(what: Callable[[], bool], seconds: float = BOUND) -> None:
+    """Return once `what` is true, or fail with its name: in a thread."""
+    deadline = time.monotonic() + seconds
     while not what():
-        assert time.monotonic() < deadline, f"not so after {timeout} seconds: {what.__name__}"
+        assert time.monotonic() < deadline, f"not so after {seconds} seconds: {what}"
         time.sleep(0.01)

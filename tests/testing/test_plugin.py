@@ -15,86 +15,85 @@ from durable_notify.testing import databases
 from tests.support.postgres import Postgres
 from tests.testing.projects import OPTIONS, run
 
+CONFTEST = """
+import psycopg
+import pytest
+from durable_notify import schema
+
+@pytest.fixture(scope="session")
+def durable_notify_migrate():
+    left_open = []  # as an engine's pool does
+
+    def migrate(dsn):
+        schema.migrate(dsn)
+        left_open.append(psycopg.connect(dsn, autocommit=True))
+        left_open[0].execute("CREATE TABLE orders (id int)")
+    return migrate
+"""
+SUITE = """
+import asyncio
+import psycopg
+import pytest
+import sqlalchemy as sa
+import durable_notify as dn
+from durable_notify import testing
+
+publisher = dn.Publisher()
+
+@pytest.mark.parametrize("run", [1, 2])
+def test_commits(durable_notify_dsn, run):
+    with psycopg.connect(durable_notify_dsn) as connection:
+        testing.assert_not_published(connection, "orders")
+        publisher.publish(connection, "orders", run)
+    consumer = dn.Consumer(durable_notify_dsn, group="g", topics=["orders"])
+    drained = testing.drain(consumer, lambda message: None)
+    assert [message.payload for message in drained.handled] == [run]
+
+@pytest.mark.parametrize("run", [1, 2])
+def test_rolls_back(durable_notify_connection, run):
+    connection = durable_notify_connection
+    testing.assert_not_published(connection, "orders")
+    assert connection.execute("SELECT count(*) FROM orders").fetchone() == (0,)
+    connection.execute("INSERT INTO orders VALUES (1)")
+    publisher.publish(connection, "orders", run)
+    with pytest.raises(RuntimeError), connection.transaction():
+        publisher.publish(connection, "orders", "undone")
+        raise RuntimeError
+    testing.assert_published(connection, "orders", payload=run)
+    testing.assert_not_published(connection, "orders", payload="undone")
+
+def test_the_shared_one(durable_notify_shared_dsn, durable_notify_dsn):
+    assert durable_notify_shared_dsn != durable_notify_dsn
+    for scheme in ("postgresql+psycopg", "postgresql+psycopg2"):
+        engine = sa.create_engine(
+            durable_notify_dsn.replace("postgresql", scheme, 1), poolclass=sa.NullPool
+        )
+        with engine.connect() as connection:
+            assert connection.scalar(sa.text("SELECT 1")) == 1
+
+@pytest.mark.asyncio
+async def test_of_asyncio(durable_notify_dsn):
+    async with await psycopg.AsyncConnection.connect(durable_notify_dsn) as connection:
+        await dn.AsyncPublisher().publish(connection, "orders", 1)
+        await testing.assert_published_async(connection, "orders", payload=1)
+    consumer = dn.AsyncConsumer(durable_notify_dsn, group="g", topics=["orders"])
+    drained = await testing.drain_async(consumer, lambda message: asyncio.sleep(0))
+    assert len(drained.handled) == 1
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_of_anyio(durable_notify_dsn, anyio_backend):
+    async with await psycopg.AsyncConnection.connect(durable_notify_dsn) as connection:
+        await dn.AsyncPublisher().publish(connection, "orders", 1)
+        await testing.assert_published_async(connection, "orders", payload=1)
+    consumer = dn.AsyncConsumer(durable_notify_dsn, group="g", topics=["orders"])
+    assert len((await testing.drain_async(consumer, lambda message: None)).handled) == 1
+"""
+
 
 def test_tests_that_commit_and_tests_that_roll_back(project: pytest.Pytester) -> None:
-    project.makeconftest(
-        """
-        import psycopg
-        import pytest
-        from durable_notify import schema
-
-        @pytest.fixture(scope="session")
-        def durable_notify_migrate():
-            left_open = []  # as an engine's pool does
-
-            def migrate(dsn):
-                schema.migrate(dsn)
-                left_open.append(psycopg.connect(dsn, autocommit=True))
-                left_open[0].execute("CREATE TABLE orders (id int)")
-            return migrate
-        """
-    )
-    project.makepyfile(
-        """
-        import asyncio
-        import psycopg
-        import pytest
-        import sqlalchemy as sa
-        import durable_notify as dn
-        from durable_notify import testing
-
-        publisher = dn.Publisher()
-
-        @pytest.mark.parametrize("run", [1, 2])
-        def test_commits(durable_notify_dsn, run):
-            with psycopg.connect(durable_notify_dsn) as connection:
-                testing.assert_not_published(connection, "orders")
-                publisher.publish(connection, "orders", run)
-            consumer = dn.Consumer(durable_notify_dsn, group="g", topics=["orders"])
-            drained = testing.drain(consumer, lambda message: None)
-            assert [message.payload for message in drained.handled] == [run]
-
-        @pytest.mark.parametrize("run", [1, 2])
-        def test_rolls_back(durable_notify_connection, run):
-            connection = durable_notify_connection
-            testing.assert_not_published(connection, "orders")
-            assert connection.execute("SELECT count(*) FROM orders").fetchone() == (0,)
-            connection.execute("INSERT INTO orders VALUES (1)")
-            publisher.publish(connection, "orders", run)
-            with pytest.raises(RuntimeError), connection.transaction():
-                publisher.publish(connection, "orders", "undone")
-                raise RuntimeError
-            testing.assert_published(connection, "orders", payload=run)
-            testing.assert_not_published(connection, "orders", payload="undone")
-
-        def test_the_shared_one(durable_notify_shared_dsn, durable_notify_dsn):
-            assert durable_notify_shared_dsn != durable_notify_dsn
-            for scheme in ("postgresql+psycopg", "postgresql+psycopg2"):
-                engine = sa.create_engine(
-                    durable_notify_dsn.replace("postgresql", scheme, 1), poolclass=sa.NullPool
-                )
-                with engine.connect() as connection:
-                    assert connection.scalar(sa.text("SELECT 1")) == 1
-
-        @pytest.mark.asyncio
-        async def test_of_asyncio(durable_notify_dsn):
-            async with await psycopg.AsyncConnection.connect(durable_notify_dsn) as connection:
-                await dn.AsyncPublisher().publish(connection, "orders", 1)
-                await testing.assert_published_async(connection, "orders", payload=1)
-            consumer = dn.AsyncConsumer(durable_notify_dsn, group="g", topics=["orders"])
-            drained = await testing.drain_async(consumer, lambda message: asyncio.sleep(0))
-            assert len(drained.handled) == 1
-
-        @pytest.mark.anyio
-        @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-        async def test_of_anyio(durable_notify_dsn, anyio_backend):
-            async with await psycopg.AsyncConnection.connect(durable_notify_dsn) as connection:
-                await dn.AsyncPublisher().publish(connection, "orders", 1)
-                await testing.assert_published_async(connection, "orders", payload=1)
-            consumer = dn.AsyncConsumer(durable_notify_dsn, group="g", topics=["orders"])
-            assert len((await testing.drain_async(consumer, lambda message: None)).handled) == 1
-        """
-    )
+    project.makeconftest(CONFTEST)
+    project.makepyfile(SUITE)
     result = run(project)
     result.assert_outcomes(passed=7)
     result.stdout.fnmatch_lines(["durable_notify: databases on your server"])

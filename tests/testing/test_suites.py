@@ -7,8 +7,8 @@ import os
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.docs.pages import CHECKOUT, blocks
-from tests.support.postgres import Postgres
+from tests.docs.pages import blocks
+from tests.support.postgres import CHECKOUT, Postgres
 from tests.testing.projects import run
 
 SETTINGS = """

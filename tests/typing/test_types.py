@@ -7,12 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.postgres import CHECKOUT
+
 CASES = Path(__file__).with_name("cases.py")
-ROOT = CASES.parents[2]
 
 
 def run(*command: str) -> tuple[int, str]:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 
 

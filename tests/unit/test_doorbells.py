@@ -18,10 +18,10 @@ from durable_notify.topics import ANY_TOPIC, channel
 TOPICS = ["", "a", "b", "c"]
 
 
-def armed_with(*topics: str, now: float = 0.0) -> ArmedTopics:
+def armed_with(*topics: str) -> ArmedTopics:
     """Doorbells of these topics, all armed."""
     doorbells = ArmedTopics()
-    doorbells.tried(topics, [], [], now)
+    doorbells.tried(topics, [], [], 0.0)
     return doorbells
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-_spec = importlib.util.spec_from_file_location("tasks", ROOT / "tasks.py")
+from tests.support.postgres import CHECKOUT
+
+_spec = importlib.util.spec_from_file_location("tasks", CHECKOUT / "tasks.py")
 assert _spec is not None
 assert _spec.loader is not None
 tasks = importlib.util.module_from_spec(_spec)
@@ -17,4 +17,4 @@ _spec.loader.exec_module(tasks)
 
 @pytest.mark.parametrize("path", [*tasks.OF_THE_SERVER, *tasks.OF_ITS_USERS])
 def test_it_is_there(path: str) -> None:
-    assert (ROOT / path).exists()
+    assert (CHECKOUT / path).exists()

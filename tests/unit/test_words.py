@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.postgres import CHECKOUT
 
 
 @pytest.fixture(scope="module")
 def words() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("words", ROOT / "tools" / "words.py")
+    spec = importlib.util.spec_from_file_location("words", CHECKOUT / "tools" / "words.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -40,7 +39,7 @@ def test_found(words: ModuleType, text: str, expected: list[tuple[int, str]]) ->
 
 
 def test_the_list_is_in_contributing(words: ModuleType) -> None:
-    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    page = (CHECKOUT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     table = page[page.index("words: off") : page.index("words: on")]
     avoided = table[: table.index("| instead of |")]
     for pattern in words.AVOID:

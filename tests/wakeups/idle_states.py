@@ -424,12 +424,12 @@ def the_active_one(place: Place) -> None:
 # Wake-ups in vain, 200 a second. They are answered, but not each of them
 
 
-def repeat(place: Place, query: str, *params: Any, pause: float = 0.005) -> None:
+def repeat(place: Place, query: str, *params: Any) -> None:
     """Run a statement over and over, beside the test."""
     session, ended = place.session(), threading.Event()
 
     def body() -> None:
-        while not ended.wait(pause):
+        while not ended.wait(0.005):
             session.run(query, *params)
 
     thread = threading.Thread(target=body, name="repeat")

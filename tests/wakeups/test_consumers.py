@@ -43,12 +43,12 @@ class Held(Recorder):
 
 
 @asynccontextmanager
-async def holding(consumer: Any, conn: Connection, topic: str = "t") -> AsyncIterator[Held]:
-    """Within it the consumer's handler has a message of the topic, and its hands full."""
+async def holding(consumer: Any, conn: Connection) -> AsyncIterator[Held]:
+    """Within it the consumer's handler has a message of topic t, and its hands full."""
     held = Held()
     async with running(consumer, held):
         await asleep(consumer)
-        send(conn, ["hold this"], topic)
+        send(conn, ["hold this"])
         await held.got(1)
         yield held
         held.proceed.set()

@@ -265,13 +265,6 @@ def pooled(dsn: str) -> Iterator[str]:
         yield through
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Know within half a second that a listener is deaf."""
-    for module in (async_listener, sync_listener):
-        monkeypatch.setattr(module, "ANSWER", 1.0)
-
-
 @pytest.mark.usefixtures("impatient")
 async def test_deaf_and_polling(
     api: Api, conn: Connection, pooled: str, caplog: pytest.LogCaptureFixture

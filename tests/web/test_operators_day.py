@@ -6,20 +6,20 @@ import os
 import re
 import threading
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
 from playwright.sync_api import Page, expect
 
 import durable_notify as dn
+from tests.support.postgres import CHECKOUT
 from tests.support.wait import eventually
 from tests.web.conftest import Serve
 
 Connection = psycopg.Connection[Any]
 
 
-PICTURES = Path(__file__).parents[2] / "docs" / "images"
+PICTURES = CHECKOUT / "docs" / "images"
 
 
 def picture(page: Page, name: str) -> None:
@@ -62,22 +62,16 @@ def publish(conn: Connection, order: int, amount: int | None, customer: int) -> 
     return dn.Publisher().publish(conn, "orders", payload, key=f"customer-{customer}")
 
 
-def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
-    conn.execute("SELECT durable_notify.subscribe('billing', '{orders}')")
-    for order in (1, 2):
-        publish(conn, order, 10, order)
-    poisoned = publish(conn, 3, None, 3)
-    publish(conn, 4, 10, 3)
-    page.set_viewport_size({"width": 1100, "height": 750})
-    page.goto(serve())
-
-    # The lag grows, and the page says so by itself.
+def lag_grows(dsn: str, page: Page) -> None:
+    """The lag grows, and the page says so by itself."""
     expect(page.get_by_role("row", name="billing")).to_contain_text("4")
     expect(page.locator(".chart").first).to_be_visible(timeout=30_000)
     picture(page, "overview")
     assert sorted(handle_all(dsn, poison=True)) == [1, 2]
 
-    # The page of the group says why two messages are left: one failed, and one waits for it.
+
+def the_group_says_why(page: Page, poisoned: int) -> None:
+    """The page of the group says why two messages are left: one failed, and one waits for it."""
     row = page.get_by_role("row", name="billing")
     expect(row.get_by_role("cell").nth(2)).to_have_text("2")
     row.get_by_role("link", name="billing").click()
@@ -86,7 +80,9 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     expect(row).to_contain_text("ValueError: an order without an amount")
     picture(page, "group")
 
-    # It is given up, with a reason, and the next one is delivered.
+
+def give_up(dsn: str, page: Page) -> None:
+    """It is given up, with a reason, and the next one is delivered."""
     page.get_by_role("button", name="Make a dead letter...").click()
     expect(page.locator(".command code")).to_contain_text("retries drop --group billing")
     page.get_by_label("Why").fill("no amount")
@@ -96,7 +92,9 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     page.get_by_role("link", name="Overview").first.click()
     expect(page.get_by_text("No group is behind.")).to_be_visible(timeout=20_000)
 
-    # The dead letter shows the error.
+
+def dead_letter_shows_the_error(page: Page) -> None:
+    """The dead letter shows the error."""
     page.get_by_role("link", name="Dead letters").click()
     page.get_by_role("link", name="billing").click()
     expect(page.get_by_text("an order without an amount").first).to_be_visible()
@@ -104,7 +102,9 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     page.get_by_text("Traceback", exact=True).click()
     expect(page.get_by_text("raise ValueError")).to_be_visible()
 
-    # The handler is fixed; exactly what matches is redriven, with a reason.
+
+def redrive_what_matches(dsn: str, page: Page) -> None:
+    """The handler is fixed; exactly what matches is redriven, with a reason."""
     page.get_by_role("button", name="Redrive all that match...").click()
     expect(page.locator("main").get_by_role("status")).to_contain_text(
         "Send 1 message to billing again"
@@ -116,26 +116,32 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     expect(page.get_by_text("1 message sent to billing again.")).to_be_visible()
     assert handle_all(dsn, poison=False) == [3]
 
-    # Everything of today is replayed: counted first.
+
+def replay_today(dsn: str, page: Page) -> None:
+    """Everything of today is replayed: counted first."""
     page.get_by_role("link", name="Replays").click()
     form = page.locator("form[action$='/actions/replay']")
     form.get_by_label("Group").fill("billing")
     form.get_by_label("Topic").fill("orders")
-    noon = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    form.get_by_label("Published since").fill(noon.isoformat())
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    form.get_by_label("Published since").fill(midnight.isoformat())
     form.get_by_role("button").click()
     expect(page.get_by_text("Redeliver 4 messages of orders to billing")).to_be_visible()
     page.get_by_role("button", name="Replay").click()
     expect(page.get_by_text(re.compile(r"Replay \d+ has begun"))).to_be_visible()
     assert sorted(handle_all(dsn, poison=False)) == [1, 2, 3, 4]
 
-    # The audit log names the user of the page.
+
+def audit_names_the_user(page: Page) -> None:
+    """The audit log names the user of the page."""
     page.get_by_role("link", name="Audit").click()
     row = page.get_by_role("row", name="redrive")
     expect(row).to_contain_text("durable_notify web ann")
     expect(row).to_contain_text("fixed in 1.2")
 
-    # One message in every group.
+
+def one_message_in_every_group(page: Page, poisoned: int) -> None:
+    """One message in every group."""
     page.get_by_role("link", name="Messages").click()
     page.get_by_label("Topic").fill("orders")
     page.get_by_label("Field of the payload").fill("order")
@@ -144,3 +150,21 @@ def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
     page.get_by_role("link", name=str(poisoned), exact=True).click()
     expect(page.get_by_role("row", name="billing")).to_contain_text("settled")
     picture(page, "message")
+
+
+def test_the_day(dsn: str, conn: Connection, serve: Serve, page: Page) -> None:
+    conn.execute("SELECT durable_notify.subscribe('billing', '{orders}')")
+    for order in (1, 2):
+        publish(conn, order, 10, order)
+    poisoned = publish(conn, 3, None, 3)
+    publish(conn, 4, 10, 3)
+    page.set_viewport_size({"width": 1100, "height": 750})
+    page.goto(serve())
+    lag_grows(dsn, page)
+    the_group_says_why(page, poisoned)
+    give_up(dsn, page)
+    dead_letter_shows_the_error(page)
+    redrive_what_matches(dsn, page)
+    replay_today(dsn, page)
+    audit_names_the_user(page)
+    one_message_in_every_group(page, poisoned)

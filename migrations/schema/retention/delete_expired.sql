@@ -1,4 +1,4 @@
-CREATE FUNCTION durable_notify._delete_expired(topic text, max_messages integer DEFAULT 1000) RETURNS bigint
+CREATE FUNCTION durable_notify._delete_expired(topic text) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET jit = off SET lock_timeout = '1s'
 SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
@@ -37,7 +37,7 @@ BEGIN
             SELECT x.id FROM durable_notify.outbox x
              WHERE x.topic = _delete_expired.topic AND x.id < below AND pg_catalog.pg_visible_in_snapshot(x.xid, seen)
                AND durable_notify.log_id() IS NOT NULL  -- raises
-             ORDER BY x.id LIMIT max_messages) AS old
+             ORDER BY x.id LIMIT 1000) AS old
          WHERE o.topic = _delete_expired.topic AND o.id = old.id
         RETURNING o.id, o.xid)
     SELECT pg_catalog.count(*), pg_catalog.max(g.id), (SELECT h.xid FROM gone h ORDER BY h.xid DESC LIMIT 1)

@@ -92,11 +92,11 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION durable_notify._record_webhook(action text, group_name text, details jsonb, why text DEFAULT NULL) RETURNS void
+CREATE FUNCTION durable_notify._record_webhook(action text, group_name text, details jsonb) RETURNS void
 LANGUAGE sql AS $function$
     -- Record a change of an endpoint, and tell the relays. Trap: its URL may have a token, and its headers
     -- a password: the audit has neither.
-    SELECT durable_notify._record_audit(action, group_name, details, NULL, NULL, why),
+    SELECT durable_notify._record_audit(action, group_name, details),
            durable_notify._ring_webhooks()
 $function$;
 

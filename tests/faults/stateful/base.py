@@ -118,9 +118,6 @@ class Base(RuleBasedStateMachine):
         """A worker with a transaction: that one, if it has one."""
         return next((w for w in self.turns(number) if w.transaction is not None), None)
 
-    def has_open(self) -> bool:
-        return self.opened(0) is not None
-
     def known(self, name: str, topic: str | None = None) -> Group | None:
         """A group, if it is there and reads the topic."""
         if topic is not None and (name, topic) not in self.ledger.entries:

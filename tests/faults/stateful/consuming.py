@@ -65,9 +65,6 @@ class Consuming(Base):
             if lower:
                 raise Broken(f"a strict group was handed {row} while {lower} may yet commit")
 
-    def can_claim(self) -> bool:
-        return self.idle(0) is not None
-
     def _claim(
         self, who: int, name: str, both: bool, topic: str, most: int, then: Then, *, hold: bool
     ) -> list[Message]:
@@ -125,9 +122,6 @@ class Consuming(Base):
             retried=ids["retried"],
             rejected=ids["rejected"],
         )
-
-    def has_leases(self) -> bool:
-        return any(lease.open for lease in self.ledger.leases.values())
 
     def has_tokens(self) -> bool:
         return bool(self.ledger.leases)

@@ -8,9 +8,6 @@ from tests.faults.stateful.ledger import Broken, Effect, Entry, Group, Lease, Le
 from tests.faults.stateful.sight import Part
 from tests.support.sessions import Message
 
-# These hold back nothing: they are beside the order, or have no key while they wait.
-UNORDERED = {"delayed"}
-
 
 def claimed(
     ledger: Ledger, group: Group, owner: str, rows: Sequence[Message], over: Collection[int]

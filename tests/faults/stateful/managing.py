@@ -183,9 +183,6 @@ class Managing(Consuming):
             self.does(worker, started)
         self.look()
 
-    def has_jobs(self) -> bool:
-        return bool(self.ledger.jobs)
-
     def continue_replay(self, who: int, pick: int, cancel: bool, then: Then) -> None:
         """A step of a replay, or its end."""
         if not self.ledger.jobs:
@@ -226,9 +223,6 @@ class Managing(Consuming):
         self.look()
 
     # Dead letters.
-
-    def has_dead(self) -> bool:
-        return any(entry.dead for part in self.ledger.entries.values() for entry in part.values())
 
     def dead_letters(self, who: int, group: str, some: bool, again: bool, then: Then) -> None:
         """Redrive dead letters, or discard them: all, or the first."""

@@ -13,6 +13,7 @@ import psycopg
 
 from tests.faults.stateful.ledger import Broken, Effect
 from tests.support.sessions import Session
+from tests.support.wait import eventually
 
 PATIENCE = 30.0
 """Seconds after which a statement that neither ends nor waits for one of ours is stuck."""
@@ -172,12 +173,8 @@ class WorkerPool:
         if terminated:
             self.watcher.run("SELECT pg_terminate_backend(%s)", old.pid)
         old.close()
-        deadline = time.monotonic() + PATIENCE
-        while self.watcher.value(
-            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", old.pid
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)"
+        eventually(lambda: bool(self.watcher.value(gone, old.pid)), PATIENCE)
         worker.session, worker.transaction = self._session(), None
 
 

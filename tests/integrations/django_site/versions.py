@@ -6,35 +6,25 @@ python -m tests.integrations.django_site.versions [RELEASE ...]
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
-from tests.docs.pages import CHECKOUT
-from tests.support.postgres import needed_binaries, own_server
+from tests.support.postgres import CHECKOUT, needed_binaries, own_server
+from tools.rehearse import PYTHONS, find
 
 #: The supported releases, and the oldest Python of each.
 RELEASES = {"5.2": (3, 11), "6.0": (3, 12), "6.1": (3, 12)}
-PYTHONS = ("3.14", "3.13", "3.12", "3.11")
 VENVS = CHECKOUT / ".cache" / "django"
 
 
 def find_python(oldest: tuple[int, ...]) -> str | None:
-    """Return a Python that is new enough: on PATH, or one of pyenv."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for version in PYTHONS:
-        if tuple(map(int, version.split("."))) < oldest:
-            break
-        named = shutil.which(f"python{version}")
-        built = sorted(pyenv.glob(f"versions/{version}.*/bin/python"))
-        for candidate in (*([named] if named else ()), *map(str, built)):
-            if (
-                subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode
-                == 0
-            ):
-                return candidate
+    """Return the newest Python that this release supports."""
+    for version in reversed(PYTHONS):
+        new_enough = tuple(map(int, version.split("."))) >= oldest
+        if new_enough and (found := find(version)) is not None:
+            return found
     return None
 
 

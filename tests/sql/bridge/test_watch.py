@@ -22,11 +22,10 @@ def changes(owner: Session, topic: str = "t") -> list[tuple[str | None, dict[str
     return [(key, payload) for _, key, payload in rows]
 
 
-def told(owner: Session, topic: str = "t") -> list[tuple[str, str | None, Any, Any]]:
+def told(owner: Session) -> list[tuple[str, str | None, Any, Any]]:
     """The same: operation, key, new and old values."""
     return [
-        (change["op"], key, change.get("new"), change.get("old"))
-        for key, change in changes(owner, topic)
+        (change["op"], key, change.get("new"), change.get("old")) for key, change in changes(owner)
     ]
 
 

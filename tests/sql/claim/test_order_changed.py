@@ -13,8 +13,8 @@ from psycopg.types.json import Jsonb
 import durable_notify as dn
 from tests.support.injection import plant
 from tests.support.schedules import drain
-from tests.support.sessions import BOUND, LONG_GONE, Message, Session, Sessions, ids
-from tests.support.wait import eventually
+from tests.support.sessions import LONG_GONE, Message, Session, Sessions, ids
+from tests.support.wait import BOUND, eventually
 
 CONFIGURE = "SELECT durable_notify.configure('g', %s)"
 RELEASE = "SELECT durable_notify.release(%s)"

@@ -229,8 +229,8 @@ def test_a_settle_between_the_look_and_the_batch_of_a_claim(
 # Strict order.
 
 
-def strict(sessions: Sessions, count: int = 3) -> tuple[Session, ...]:
-    several = sessions.readers(count)
+def strict(sessions: Sessions) -> tuple[Session, ...]:
+    several = sessions.readers(3)
     configure(several[0], order_by="strict")
     return several
 

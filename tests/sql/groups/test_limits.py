@@ -7,7 +7,8 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from tests.support.sessions import BOUND, Message, Session, Sessions, ids
+from tests.support.sessions import Message, Session, Sessions, ids
+from tests.support.wait import BOUND
 
 
 @pytest.fixture
@@ -19,15 +20,13 @@ def configure(session: Session, **options: object) -> None:
     session.run("SELECT durable_notify.configure('g', %s)", Jsonb(options))
 
 
-def claim_as(
-    session: Session, consumer: str, lease: str = "1 hour", most: int = 100
-) -> list[Message]:
-    query = "SELECT * FROM durable_notify.claim('g', '{t}', %s, %s, 'a test', %s)"
-    return [Message(*row) for row in session.run(query, most, lease, consumer)]
+def claim_as(session: Session, consumer: str, most: int = 100) -> list[Message]:
+    query = "SELECT * FROM durable_notify.claim('g', '{t}', %s, '1 hour', 'a test', %s)"
+    return [Message(*row) for row in session.run(query, most, consumer)]
 
 
-def due(session: Session, consumer: str = "unknown", topic: str = "t") -> float | None:
-    found = session.value("SELECT durable_notify.next_due('g', ARRAY[%s], %s)", topic, consumer)
+def due(session: Session, consumer: str = "unknown") -> float | None:
+    found = session.value("SELECT durable_notify.next_due('g', '{t}', %s)", consumer)
     return None if found is None else float(found)
 
 

@@ -9,7 +9,8 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from tests.support.schedules import drain
-from tests.support.sessions import BOUND, Session, Sessions, ids
+from tests.support.sessions import Session, Sessions, ids
+from tests.support.wait import BOUND
 
 INSERT = "INSERT INTO durable_notify.outbox (topic, payload) VALUES (%s, '1')"
 

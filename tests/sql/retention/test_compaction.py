@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import psycopg
 import pytest
@@ -12,12 +11,6 @@ from tests.support.injection import plant
 from tests.support.retention import advance_watermark, age, maintain, outbox_ids, retain, unsettled
 from tests.support.schedules import claim_and_ack, drain
 from tests.support.sessions import Message, Session, Sessions, ids
-
-
-@pytest.fixture
-def sessions(dsn: str) -> Iterator[Sessions]:
-    with Sessions(dsn) as made:
-        yield made
 
 
 def latest(session: Session) -> dict[str, int]:
@@ -29,70 +22,89 @@ def compact_all(session: Session) -> None:
         pass
 
 
-def play(sessions: Sessions, seed: int) -> None:  # noqa: PLR0912 - a kind of step each
+class Game:
+    """Writers, a consumer and compaction: the steps of `play`."""
+
+    def __init__(self, sessions: Sessions, seed: int) -> None:
+        self.seed = f"seed {seed}"
+        self.rng = random.Random(f"compact {seed}")
+        self.one = sessions.session()
+        self.writers = sessions.take(3)
+        self.open_now: dict[Session, list[tuple[str, int]]] = {}
+        self.newest: dict[str, int] = {}
+        self.published: set[int] = set()
+        self.delivered: set[int] = set()
+        self.held: list[list[Message]] = []
+
+    def publish(self) -> None:
+        writer = self.rng.choice(self.writers)
+        if writer not in self.open_now:
+            writer.begin()
+        key = self.rng.choice("abcde")
+        self.open_now.setdefault(writer, []).append((key, writer.publish(key=key)))
+
+    def end(self) -> None:
+        if self.open_now:
+            self.commit(self.rng.choice(list(self.open_now)))
+
+    def commit(self, writer: Session) -> None:
+        writer.commit()
+        for key, message_id in self.open_now.pop(writer):
+            self.published.add(message_id)
+            self.newest[key] = max(self.newest.get(key, 0), message_id)
+
+    def claim(self) -> None:
+        if batch := self.one.claim(self.rng.randint(1, 5)):
+            self.held.append(batch)
+
+    def settle(self) -> None:
+        if not self.held:
+            return
+        batch = self.held.pop(0)
+        if self.rng.random() < 0.7:
+            self.ack(batch)
+        else:
+            self.one.run("SELECT durable_notify.release(ARRAY[%s]::bigint[])", batch[0].token)
+
+    def ack(self, batch: list[Message]) -> None:
+        self.one.ack(batch)
+        self.delivered |= set(ids(batch))
+
+    def back(self) -> None:
+        if self.rng.random() < 0.3:
+            seek = (
+                "SELECT redelivered FROM durable_notify.seek('g', 't', %s, backward_only => true)"
+            )
+            self.one.run(seek, self.rng.randint(0, 50))
+
+    def compact(self) -> None:
+        before = set(unsettled(self.one).get("g", []))
+        self.one.run("SELECT durable_notify._advance_watermark()")
+        self.one.run("SELECT durable_notify._compact('t')")
+        assert before <= set(outbox_ids(self.one)), self.seed
+        assert latest(self.one) == self.newest, self.seed
+
+
+def play(sessions: Sessions, seed: int) -> None:
     """The latest of each key is as if nothing had gone, and nothing unsettled goes."""
-    rng = random.Random(f"compact {seed}")
-    one = sessions.session()
-    writers = sessions.take(3)
+    game = Game(sessions, seed)
+    one, rng = game.one, game.rng
     plant(one, "_compact", ("ORDER BY o.id LIMIT 1000", f"ORDER BY o.id LIMIT {rng.randint(1, 7)}"))
     retain(one, compact=True)
     one.subscribe()
-    open_now: dict[Session, list[tuple[str, int]]] = {}
-    newest: dict[str, int] = {}
-    published: dict[int, str] = {}
-    delivered: set[int] = set()
-    held: list[list[Message]] = []
+    steps = [game.publish] * 4 + [game.end] * 3 + [game.claim, game.settle] * 2
     for _ in range(300):
-        what = rng.choice(
-            ["publish"] * 4
-            + ["end"] * 3
-            + ["claim", "claim", "settle", "settle", "compact", "back"]
-        )
-        writer = rng.choice(writers)
-        if what == "publish":
-            if writer not in open_now:
-                writer.begin()
-            key = rng.choice("abcde")
-            open_now.setdefault(writer, []).append((key, writer.publish(key=key)))
-        elif what == "end" and writer in open_now:
-            writer.commit()
-            for key, message_id in open_now.pop(writer):
-                published[message_id] = key
-                newest[key] = max(newest.get(key, 0), message_id)
-        elif what == "claim" and (batch := one.claim(rng.randint(1, 5))):
-            held.append(batch)
-        elif what == "settle" and held:
-            batch = held.pop(0)
-            if rng.random() < 0.7:
-                one.ack(batch)
-                delivered |= set(ids(batch))
-            else:
-                one.run("SELECT durable_notify.release(ARRAY[%s]::bigint[])", batch[0].token)
-        elif what == "back" and rng.random() < 0.3:
-            one.run(
-                "SELECT redelivered FROM durable_notify.seek('g', 't', %s, backward_only => true)",
-                rng.randint(0, 50),
-            )
-        elif what == "compact":
-            before = set(unsettled(one).get("g", []))
-            one.run("SELECT durable_notify._advance_watermark()")
-            one.run("SELECT durable_notify._compact('t')")
-            assert before <= set(outbox_ids(one)), f"seed {seed}"
-            assert latest(one) == newest, f"seed {seed}"
-    for writer in list(open_now):
-        writer.commit()
-        for key, message_id in open_now.pop(writer):
-            published[message_id] = key
-            newest[key] = max(newest.get(key, 0), message_id)
-    for batch in held:
-        one.ack(batch)
-        delivered |= set(ids(batch))
-    delivered |= set(drain(one))
-    assert delivered == set(published), f"seed {seed}"
+        rng.choice([*steps, game.compact, game.back])()
+    for writer in list(game.open_now):
+        game.commit(writer)
+    for batch in game.held:
+        game.ack(batch)
+    game.delivered |= set(drain(one))
+    assert game.delivered == game.published, game.seed
     advance_watermark(one)
     compact_all(one)
-    assert latest(one) == newest
-    assert outbox_ids(one) == sorted(newest.values()), f"seed {seed}"
+    assert latest(one) == game.newest
+    assert outbox_ids(one) == sorted(game.newest.values()), game.seed
 
 
 @pytest.mark.parametrize("seed", range(3))

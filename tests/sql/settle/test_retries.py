@@ -6,7 +6,8 @@ import pytest
 
 from tests.sql.settle.test_leases import NEXT_DUE, RELEASE, lease
 from tests.support.schedules import drain
-from tests.support.sessions import BOUND, LONG_GONE, Sessions, ids
+from tests.support.sessions import LONG_GONE, Sessions, ids
+from tests.support.wait import BOUND
 
 RETRY = "SELECT durable_notify.settle(%s, retried => %s, retry_delays => %s::interval[])"
 
