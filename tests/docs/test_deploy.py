@@ -244,7 +244,7 @@ def queries() -> dict[str, str]:
 
 
 def metrics_documented() -> set[str]:
-    return first_column(section("docs/observing.md", "Prometheus"))
+    return first_column(section("docs/events-and-metrics.md", "Metrics of Prometheus"))
 
 
 def metrics_there() -> set[str]:

@@ -1,4 +1,4 @@
-"""The grants of docs/migrations.md are enough, and not more than the page says."""
+"""The grants of docs/roles.md are enough, and not more than the page says."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.roles import roles
 @pytest.fixture
 def as_role(dsn: str) -> Iterator[dict[str, str]]:
     """A DSN for each role of the page; it has the rights that the page gives it, and no others."""
-    page = CHECKOUT / "docs" / "migrations.md"
+    page = CHECKOUT / "docs" / "roles.md"
     (block,) = (b.text for b in blocks(page) if b.text.startswith("$ durable-notify grant"))
     lines = block.splitlines()
     with roles(dsn, {}) as made:

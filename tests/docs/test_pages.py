@@ -46,6 +46,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(found), f"{page.name} links to {target}#{anchor}"
 
 
+@pytest.mark.parametrize("page", LINKING, ids=name)
+def test_tables_have_headings(page: Path) -> None:
+    """Rows after an empty line are no table: they are shown as text."""
+    text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text(encoding="utf-8"))
+    for table in re.findall(r"(?m)(?:^ *\|.*\n)+", text):
+        assert re.match(r" *\|.*\n *\|[-:| ]+\|\n", table), table
+
+
 @pytest.mark.parametrize("index", ["docs/index.md", "docs/decisions/README.md"])
 def test_every_page_can_be_reached(index: str) -> None:
     page = CHECKOUT / index

@@ -149,7 +149,7 @@ def entry(function: Function, returns: str) -> Iterator[str]:
         yield f"**Returns:** {returns}\n"
     needed = " or ".join(f"`{action}`" for action in function.grants)
     who = f"roles with {needed}, and the owner" if needed else "the owner of the schema"
-    yield f"**May call it:** {who}. See [roles](../docs/migrations.md#roles).\n"
+    yield f"**May call it:** {who}. See [roles](../docs/roles.md).\n"
     yield f"**Source:** [{function.path}](../{function.path})\n"
 
 
