@@ -18,7 +18,7 @@ python3 tasks.py versions  run the tests on every supported PostgreSQL, or on th
 python3 tasks.py django    run Django's tests on every supported Django, or on those named
 python3 tasks.py upgrade   run the last release's tests, with its package, on this schema
 python3 tasks.py build     build the sdist and the wheel twice, and compare
-python3 tasks.py release   say what is missing for the release of a tag
+python3 tasks.py release   make a release; with --check, say what a tag's commit lacks
 python3 tasks.py rehearse  rehearse a release in a throwaway clone
 python3 tasks.py bench     run the benchmarks (arguments go to benchmarks/run.py)
 python3 tasks.py ci        run what CI runs
