@@ -18,7 +18,7 @@ python3 tasks.py versions  run the tests on every supported PostgreSQL, or on th
 python3 tasks.py django    run Django's tests on every supported Django, or on those named
 python3 tasks.py upgrade   run the last release's tests, with its package, on this schema
 python3 tasks.py build     build the sdist and the wheel twice, and compare
-python3 tasks.py release   say what is missing for the release of a tag
+python3 tasks.py release   make a release; with --check, say what a tag's commit lacks
 python3 tasks.py rehearse  rehearse a release in a throwaway clone
 python3 tasks.py bench     run the benchmarks (arguments go to benchmarks/run.py)
 python3 tasks.py ci        run what CI runs
@@ -206,8 +206,19 @@ def last_release() -> str | None:
     return done.stdout.strip() or None
 
 
+def migrations(checkout: Path) -> dict[Path, bytes]:
+    """Return the files that make the schema."""
+    folder = checkout / "migrations"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in files
+        if "__pycache__" not in path.parts
+    }
+
+
 def upgrade(*arguments: str) -> None:
-    """Run the last release's tests and package on the schema of this checkout.
+    """Run the last release's tests and package on the schema of this checkout, if it differs.
 
     It leaves out tests of the schema, the documents and the rights, which may change.
     """
@@ -223,6 +234,9 @@ def upgrade(*arguments: str) -> None:
         archive = subprocess.run(archiving, cwd=ROOT, capture_output=True, check=True)
         subprocess.run(unpacking, cwd=new, input=archive.stdout, check=True)
         new.rename(old)
+    if migrations(old) == migrations(ROOT):
+        print(f"upgrade: nothing to test, the schema is that of {tag}", flush=True)
+        return
     print(f"the tests of {tag} on this schema", flush=True)
     # tests/conftest.py also migrates its template with the package of the second one.
     environment = {"PYTHONPATH": str(old), "DURABLE_NOTIFY_TEST_SCHEMA": str(ROOT)}

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import quote
 
-from ._core.posix import lock_file
+from ._core.posix import IS_POSIX, lock_file, locked_folder, sync_folder
 from .errors import InvalidArgument
 from .topics import check_topics, matches
 
@@ -90,6 +90,12 @@ class Archive(Protocol):
         """
 
 
+NOT_HERE = (
+    "Archives of files need POSIX, because they lock folders and rename open files. On Windows, "
+    "run maintenance in WSL 2 or a container, or give it an archive of your own."
+)
+
+
 class _Files:
     """Writes a file for each chunk, in a folder for each topic: ``FOLDER/TOPIC/FROM-BELOW.SUFFIX``.
 
@@ -102,6 +108,8 @@ class _Files:
     def __init__(
         self, folder: str | os.PathLike[str], *, then: Callable[[Path], Any] | None = None
     ) -> None:
+        if not IS_POSIX:
+            raise InvalidArgument(NOT_HERE)
         self.folder = Path(folder)
         self.then = then
 
@@ -132,7 +140,7 @@ class _Files:
 
         erased = 0
         for path in sorted(self.folder.glob(f"*/*.{self.file.suffix}")):
-            with _locked(path.parent):  # two at once would bring back what the other removed
+            with locked_folder(path.parent):  # two at once would bring back what the other removed
                 found = self.file.copy(path, is_meant)
                 if found and not dry_run:
                     new = self.file(
@@ -153,16 +161,6 @@ class _Files:
             with contextlib.suppress(OSError), path.open("rb") as left:
                 lock_file(left)
                 path.unlink()
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        lock_file(descriptor, wait=True)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _folder_name(topic: str) -> str:
@@ -218,8 +216,8 @@ class _File(abc.ABC):
         os.fsync(self._raw.fileno())
         kept = name_it()
         self._raw.close()
-        _sync(kept.parent)
-        _sync(kept.parent.parent)
+        sync_folder(kept.parent)
+        sync_folder(kept.parent.parent)
         if self.then is not None:
             self.then(kept)
 
@@ -255,14 +253,6 @@ def _numbers() -> Iterator[str]:
     yield ""
     for number in itertools.count(2):
         yield f".{number}"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _NdjsonFile(_File):

@@ -2,15 +2,14 @@
 
 python3 tasks.py rehearse [PYTEST ARGUMENTS]
 
-It dates the changelog, freezes the open revision and tags the commit. It builds the packages, and
-installs the wheel in a clean environment of each supported Python that it finds. Then it changes a
-SQL function through `tasks.py revision`, and runs the tests of the release, with its package, on
-the new schema.
+It makes the release, unless this version has its tag already, and runs the tests of the schema and
+of the package on it. It builds the packages, and installs the wheel in a clean environment of each
+supported Python that it finds. Then it changes a SQL function through `tasks.py revision`, and runs
+these tests again; and the tests of the release, with its package, on the new schema.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import re
 import shutil
@@ -36,6 +35,12 @@ durable-notify doctor
 durable-notify embedded stop
 """
 CHANGED = "migrations/schema/reading/latest.sql"
+AUTHOR = {
+    f"GIT_{role}_{what}": f"rehearsal{more}"
+    for role in ("AUTHOR", "COMMITTER")
+    for what, more in (("NAME", ""), ("EMAIL", "@localhost"))
+}
+TESTS = ("tests/schema", "tests/package", "tests/unit", "-m", "not slow", "-n", "2")
 
 
 def run(*command: str, cwd: Path, **environment: str) -> None:
@@ -46,19 +51,12 @@ def run(*command: str, cwd: Path, **environment: str) -> None:
         sys.exit(f"rehearsal: FAILED with status {done.returncode}")
 
 
-def commit(clone: Path, subject: str) -> None:
-    """Commit everything in the clone."""
-    run("git", "add", "-A", cwd=clone)
-    names = ("-c", "user.name=rehearsal", "-c", "user.email=rehearsal@localhost")
-    run("git", *names, "commit", "--quiet", "--no-verify", "-m", subject, cwd=clone)
-
-
-def date(clone: Path) -> None:
-    """Give the version its date, as a release does."""
-    path = clone / "CHANGELOG.md"
-    today = dt.datetime.now(dt.UTC).date().isoformat()
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace(f"## {__version__} (unreleased)", f"## {__version__} ({today})"))
+def release(clone: Path) -> None:
+    """Make the release, unless it is made; both must leave nothing missing."""
+    command = ("git", "tag", "--list", TAG)
+    if not subprocess.run(command, cwd=clone, stdout=subprocess.PIPE, check=True).stdout:
+        run(sys.executable, "-m", "tools.release", TAG, cwd=clone, **AUTHOR)
+    run(sys.executable, "-m", "tools.release", "--check", TAG, cwd=clone)
 
 
 def find(version: str) -> str | None:
@@ -93,14 +91,14 @@ def install(dist: Path, folder: Path) -> list[str]:
     return tried
 
 
-def change(clone: Path, python: str) -> None:
+def change(clone: Path) -> None:
     """Change a SQL function through a revision."""
     path = clone / CHANGED
     text = path.read_text(encoding="utf-8")
     path.write_text(re.sub(r"^    -- ", "    -- Rehearsed. ", text, count=1, flags=re.MULTILINE))
-    run(python, "-m", "tools.revision", "Latest is rehearsed", cwd=clone)
-    run("git", "status", "--short", cwd=clone)
-    commit(clone, "reading: rehearse a change")
+    run(sys.executable, "-m", "tools.revision", "Latest is rehearsed", cwd=clone)
+    run("git", "add", "--all", cwd=clone)
+    run("git", "commit", "--quiet", "-m", "reading: rehearse a change", cwd=clone, **AUTHOR)
 
 
 def main(arguments: list[str]) -> None:
@@ -110,22 +108,19 @@ def main(arguments: list[str]) -> None:
         folder.chmod(0o755)  # started by root, the embedded server is another user's
         clone = folder / "clone"
         run("git", "clone", "--quiet", str(ROOT), str(clone), cwd=folder)
-        python = sys.executable
+        (clone / ".venv").symlink_to(sys.prefix)  # what the tests need, and not this package
+        tests = (sys.executable, "-m", "pytest", "-q", *TESTS)
         os.environ["PYTHONPATH"] = str(clone)
-        date(clone)
-        run(python, "-m", "tools.revision", "--freeze", cwd=clone)
-        commit(clone, f"release: {TAG}")
-        run("git", "tag", TAG, cwd=clone)
-        run(python, "-m", "tools.release", TAG, cwd=clone)
-        run(python, "tools/build.py", cwd=clone)
+        release(clone)
+        run(*tests, cwd=clone)
+        run(sys.executable, "tools/build.py", cwd=clone)
         del os.environ["PYTHONPATH"]
         tried = install(clone / "dist", folder)
         os.environ["PYTHONPATH"] = str(clone)
-        change(clone, python)
-        venv_ = Path(sys.prefix)
-        (clone / ".venv").symlink_to(venv_)  # what the tests need, and not this package
+        change(clone)
+        run(*tests, cwd=clone)
         code = f"import tasks; tasks.upgrade(*{(arguments or ['tests/publisher', '-n', '2'])!r})"
-        run(python, "-c", code, cwd=clone)
+        run(sys.executable, "-c", code, cwd=clone)
     print(f"rehearsal: {TAG} passed; installed and used on Python {', '.join(tried)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from datetime import datetime
@@ -24,7 +25,7 @@ from ..codecs import T
 from ..deprecated import INTERVALS, old_spelling
 from ..dsn import safe_message
 from ..durations import check_time, in_seconds
-from ..errors import ConsumerClosed, InvalidArgument
+from ..errors import ConsumerClosed, InvalidArgument, UsedAfterFork
 from ..models import ReadMessage
 from ..options import check_on_event
 from ..payloads import Decoder
@@ -168,6 +169,7 @@ class AsyncReader(Generic[T]):
         self._failures = 0
         self._log_throttle = LogThrottle()
         self._emitter = EventEmitter(on_event)
+        self._process = os.getpid()
 
     async def __aenter__(self) -> Self:
         """Check the schema, start to listen, and fix the position to start from.
@@ -178,6 +180,7 @@ class AsyncReader(Generic[T]):
             InvalidArgument: the token is invalid, or of another outbox.
             psycopg.Error: the database cannot be reached or used.
         """
+        self._check_process()
         if self._subscription is not None or self._stopping.is_set():
             raise ConsumerClosed("a reader starts once: make a new one")
         self._connection = await connect(self._dsn, "reader", self._heartbeat)
@@ -205,6 +208,11 @@ class AsyncReader(Generic[T]):
     ) -> None:
         await self.close()
 
+    def _check_process(self) -> None:
+        """Raise UsedAfterFork in a process that does not have this reader's threads."""
+        if os.getpid() != self._process:
+            raise UsedAfterFork("the reader was made before the fork: make a new one here")
+
     def stop(self) -> None:
         """End the iteration once the messages already read are delivered."""
         self._stopping.set()
@@ -213,6 +221,8 @@ class AsyncReader(Generic[T]):
 
     async def close(self) -> None:
         """Stop and close the connections."""
+        if os.getpid() != self._process:
+            return  # the connections belong to the other process
         self.stop()
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
@@ -233,6 +243,7 @@ class AsyncReader(Generic[T]):
         return self
 
     async def __anext__(self) -> ReadMessage[T]:
+        self._check_process()
         if self._subscription is None:
             raise ConsumerClosed("this reader was not entered, or is closed")
         while True:

@@ -6,6 +6,7 @@ import os
 import select
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 try:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "IS_POSIX", "PIPE_BUF", "Account", "after_fork", "is_appending", "is_root", "key_by_key",
-    "lock_file", "poll", "unprivileged", "unread", "wait_readable",
+    "lock_file", "locked_folder", "opened_again", "poll", "sync_folder", "unprivileged", "unread",
+    "wait_readable", "yield_cpu",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -51,6 +53,43 @@ def lock_file(file: int | IO[bytes], *, wait: bool = False) -> None:
     if not IS_POSIX:
         raise OSError("files cannot be locked on this platform")
     fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder, and wait until it is free. Windows opens no folder."""
+    with _opened_folder(folder) as descriptor:
+        lock_file(descriptor, wait=True)
+        yield
+
+
+def sync_folder(folder: Path) -> None:
+    """Write to the disk which files a folder has. Windows opens no folder."""
+    with _opened_folder(folder) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextmanager
+def _opened_folder(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def opened_again(descriptor: int) -> IO[bytes]:
+    """Open the file of a descriptor to read it, also if that one only writes.
+
+    Raises:
+        OSError: the platform has no /proc.
+    """
+    return Path(f"/proc/self/fd/{descriptor}").open("rb")
+
+
+def yield_cpu() -> None:
+    """Let other processes run."""
+    os.sched_yield()
 
 
 def is_root() -> bool:

@@ -77,7 +77,7 @@ class Bridge:
         """Publish each insert, update, delete and truncate of a table; return its full name.
 
         Needs the TRIGGER right on the table. A second call with the same topic replaces the
-        first.
+        first, and waits for no writer if nothing changes.
 
         Args:
             table: its name as in SQL.

@@ -9,7 +9,6 @@ import stat
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._core import posix
@@ -91,7 +90,7 @@ class Output:
         """End the line that a killed process has left in the file that we append to."""
         if not (self._is_file and os.fstat(self._fd).st_size):
             return
-        with contextlib.suppress(OSError), Path(f"/proc/self/fd/{self._fd}").open("rb") as file:
+        with contextlib.suppress(OSError), posix.opened_again(self._fd) as file:
             file.seek(-1, os.SEEK_END)
             ended = file.read(1) == b"\n"
             if not ended and posix.is_appending(self._fd):
@@ -131,7 +130,7 @@ class Output:
                 self._keeps_pace = False
                 return
             if turns < 50:  # noqa: PLR2004 - most readers take it at once
-                os.sched_yield()
+                posix.yield_cpu()
             elif self._broken(0.001):
                 if posix.unread(self._fd):
                     raise Closed

@@ -286,6 +286,27 @@ def test_a_consumer_after_a_fork(dsn: str, conn: Connection) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_reader_after_a_fork(dsn: str, conn: Connection) -> None:
+    """The child may close it, and its parent still reads; a reader of the child's own does, too."""
+    send(conn, range(3))
+    fresh = dn.Reader(dsn, topics=["t"])
+    with dn.Reader(dsn, topics=["t"], batch_size=1, until_empty=True) as reader:
+        next(reader)
+
+        def used() -> None:
+            for what in (lambda: next(reader), fresh.__enter__):
+                with pytest.raises(dn.errors.UsedAfterFork, match="fork"):
+                    what()
+            reader.close()
+            fresh.close()
+            with dn.Reader(dsn, topics=["t"], until_empty=True) as own:
+                assert len(list(own)) == 3
+
+        in_a_child(used)
+        assert len(list(reader)) == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_new_one_after_a_fork(dsn: str, conn: Connection) -> None:
     """A child with a consumer of its own, beside its parent's."""
     send(conn, range(3))

@@ -42,6 +42,22 @@ def test_every_public_name_has_an_entry() -> None:
     assert {entry_of.get(name, name) for name in wanted - packages} - ENTRIES == set()
 
 
+def test_options_of_every_call_have_an_entry() -> None:
+    """A signature that ends with ``**options: Unpack[ConsumerSettings]`` says nothing else of them."""
+    calls = [
+        call
+        for page in api_reference.PAGES
+        for module, names in api_reference.documented(page)
+        for name in names
+        if callable(thing := getattr(importlib.import_module(module), name))
+        for call in (thing, *(member for _, member in inspect.getmembers(thing, callable)))
+    ]
+    annotations = [getattr(call, "__annotations__", {}).get("options", "") for call in calls]
+    named = {name for text in annotations for name in re.findall(r"Unpack\[(\w+)\]", str(text))}
+    assert named >= {"ConsumerSettings", "PublishOptions"}
+    assert named - {name.rpartition(".")[2] for name in ENTRIES} == set()
+
+
 def test_every_entry_is_public_and_documented() -> None:
     for page in api_reference.PAGES:
         for module, names in api_reference.documented(page):

@@ -14,11 +14,13 @@ from tests.support.postgres import CHECKOUT
 PACKAGE = CHECKOUT / "durable_notify"
 ONLY_POSIX = re.compile(
     r"^\s*(?:import|from) (?:fcntl|pwd|grp|termios|tty|resource)\b"
-    r"|\b(?:register_at_fork|geteuid|getuid|sched_setaffinity|add_signal_handler|select\.poll)\b",
+    r"|\b(?:register_at_fork|geteuid|getuid|add_signal_handler|select\.poll|start_new_session)\b"
+    r"|\bos\.(?:fork|kill|killpg|chown|setsid|sched_\w+)\b|O_RDONLY|AF_UNIX|\"/proc/|\"/dev/"
+    r"|\bsignal\.SIG(?:KILL|QUIT|USR1|STOP|CONT|HUP)\b",
     re.MULTILINE,
 )
 #: They need a server that is killed and stopped as POSIX does, and say so.
-SERVERS = {"embedded.py", "torture", "demo"}
+SERVERS = ("embedded.py", "torture/", "demo/", "testing/databases.py")
 
 WINDOWS = """if True:
     import importlib, os, pkgutil, select, signal, sys, threading
@@ -37,7 +39,7 @@ WINDOWS = """if True:
         if not found.name.startswith(LEFT_OUT):
             importlib.import_module(found.name)
     from click.testing import CliRunner
-    from durable_notify import cli, embedded, errors
+    from durable_notify import archive, cli, embedded, errors
     done = CliRunner().invoke(cli.cli, ["migrate", "--sql"])
     assert done.exit_code == 0, done.output
     assert "CREATE TABLE durable_notify.outbox" in done.output
@@ -45,6 +47,11 @@ WINDOWS = """if True:
         embedded.shared_dsn()
     except errors.EmbeddedError as error:
         print(error)
+    for kind in (archive.NdjsonFiles, archive.ParquetFiles):
+        try:
+            kind("folder")
+        except errors.InvalidArgument as error:
+            print(error)
 
     publisher, seen = durable_notify.Publisher(), []
     def publish(number):
@@ -68,13 +75,16 @@ def test_posix_is_in_one_place() -> None:
         for path in PACKAGE.rglob("*.py")
         if ONLY_POSIX.search(path.read_text(encoding="utf-8"))
     }
-    assert {name for name in found if name.split("/")[0] not in SERVERS} == {"_core/posix.py"}
+    assert {name for name in found if not name.startswith(SERVERS)} == {"_core/posix.py"}
 
 
 def test_a_call_elsewhere_is_seen() -> None:
     """Else the test above could not fail."""
     assert ONLY_POSIX.search("x = 1\n    import fcntl\n")
     assert ONLY_POSIX.search("os.register_at_fork(x)")
+    assert ONLY_POSIX.search("os.kill(pid, 9)")
+    assert ONLY_POSIX.search("stop(signal.SIGKILL)")
+    assert ONLY_POSIX.search('Path(f"/proc/self/fd")')
 
 
 def test_it_works_without_posix(dsn: str) -> None:
@@ -82,6 +92,7 @@ def test_it_works_without_posix(dsn: str) -> None:
     done = subprocess.run(command, cwd=CHECKOUT, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("The embedded PostgreSQL needs POSIX.")
+    assert done.stdout.count("Archives of files need POSIX") == 2
     assert done.stdout.endswith("[1, 2]\n")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import shlex
 import shutil
+import subprocess
 import tarfile
 import tomllib
 import zipfile
@@ -15,8 +17,9 @@ import pytest
 import yaml
 
 from durable_notify._version import __version__
-from tests.support.missing import need_package
-from tests.support.postgres import CHECKOUT
+from tests.schema.releases import Checkout
+from tests.support.missing import need_package, skip_missing
+from tests.support.postgres import CHECKOUT, Postgres
 from tests.unit.test_tasks import tasks
 from tools import rehearse
 from tools.build import build
@@ -100,7 +103,65 @@ def test_what_is_missing_is_said(released: Path) -> None:
     version, changelog, *revisions = missing("v9.9.9", released)
     assert version == f"the tag is v9.9.9, and durable_notify/_version.py says {__version__}"
     assert changelog == "CHANGELOG.md has no line `## 9.9.9 (YEAR-MONTH-DAY)`"
-    assert revisions[0] == "revision 0001 is not frozen: python3 tasks.py revision --freeze"
+    assert revisions[0] == "revision 0001 is not frozen"
+
+
+# A release
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=x", "-c", "user.email=x@x", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def repository(tmp_path: Path, server: Postgres, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    """A repository like this checkout, before its version is released."""
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "x")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "x@x")
+    copy = Checkout(tmp_path / "copy", server.admin_dsn)
+    (copy.folder / "CHANGELOG.md").write_text(f"## {__version__} (unreleased)\n\n- It is.\n")
+    shutil.copy(CHECKOUT / ".gitignore", copy.folder)
+    git(copy.folder, "init", "--quiet")
+    git(copy.folder, "add", "--all")
+    git(copy.folder, "commit", "--quiet", "--message", "before")
+    return copy
+
+
+def test_a_release_is_one_commit_with_a_tag(repository: Checkout) -> None:
+    tag, folder = f"v{__version__}", repository.folder
+    done = repository.python("-m", "tools.release", tag)
+    assert done.returncode == 0, done.stderr
+    assert git(folder, "cat-file", "-t", tag) == "tag\n"  # annotated
+    assert git(folder, "log", "--format=%s") == f"release: {tag}\nbefore\n"
+    assert git(folder, "rev-parse", f"{tag}^{{}}") == git(folder, "rev-parse", "HEAD")
+    assert git(folder, "status", "--porcelain") == ""
+    assert f"{repository.newest_name()}.sql" in repository.sums()
+    today = dt.datetime.now(dt.UTC).date()
+    changelog = (folder / "CHANGELOG.md").read_text()
+    assert changelog == f"## {__version__} ({today})\n\n- It is.\n"
+    assert repository.python("-m", "tools.release", "--check", tag).returncode == 0
+
+    again = repository.python("-m", "tools.release", tag)
+    assert f"the tag {tag} is already there" in again.stderr
+
+
+def test_a_release_that_is_refused_changes_nothing(repository: Checkout) -> None:
+    changelog = repository.folder / "CHANGELOG.md"
+    changelog.write_text("## 9.9.9 (unreleased)\n")
+    before = git(repository.folder, "status", "--porcelain")
+    for tag, complaint in (
+        (f"v{__version__}", f"commit or remove first:\n{before.strip()}"),
+        (f"v{__version__}", f"CHANGELOG.md has no line `## {__version__} (unreleased)`"),
+        ("v9.9.9", f"the tag is v9.9.9, and durable_notify/_version.py says {__version__}"),
+        ("", "Name the tag: python3 tasks.py release v0.1.0"),
+    ):
+        done = repository.python("-m", "tools.release", tag)
+        assert done.returncode == 1
+        assert complaint in done.stderr
+    assert git(repository.folder, "status", "--porcelain") == before
+    assert git(repository.folder, "tag") == ""
 
 
 def test_the_rehearsal_finds_what_it_changes() -> None:
@@ -140,6 +201,14 @@ def test_all_versions_are_tested() -> None:
     assert set(jobs["pythons"]["strategy"]["matrix"]["python"]) | oldest == classified
     assert set(rehearse.PYTHONS) == classified
     assert jobs["servers"]["strategy"]["matrix"]["postgresql"] == list(tasks.POSTGRESQL)
+
+
+def test_actionlint_finds_nothing() -> None:
+    actionlint = shutil.which("actionlint")
+    if actionlint is None:
+        skip_missing("actionlint", "go install github.com/rhysd/actionlint/cmd/actionlint@v1.7.7")
+    done = subprocess.run([actionlint, *WORKFLOWS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_publishing_needs_no_secret() -> None:

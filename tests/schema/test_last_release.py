@@ -52,6 +52,12 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", *arguments], cwd=folder, check=True)
 
 
+def test_on_the_schema_of_the_release(tasks: ModuleType, capfd: pytest.CaptureFixture[Any]) -> None:
+    git(tasks.ROOT, "tag", "v0.1.0")
+    tasks.upgrade()
+    assert "upgrade: nothing to test, the schema is that of v0.1.0" in capfd.readouterr().out
+
+
 def test_without_a_release(tasks: ModuleType, capfd: pytest.CaptureFixture[Any]) -> None:
     tasks.upgrade()
     assert "upgrade: NOT DONE, there is no release yet" in capfd.readouterr().out

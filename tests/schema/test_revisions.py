@@ -30,7 +30,7 @@ def test_all_but_the_newest_are_frozen() -> None:
 
 
 def test_the_last_release_is_frozen() -> None:
-    # When it is not: git checkout the tag, python3 tasks.py revision --freeze, and tag that.
+    # tasks.py release freezes, then tags.
     assert not tagged_unfrozen(CHECKOUT)
 
 

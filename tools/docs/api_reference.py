@@ -28,6 +28,9 @@ PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
                 "Publisher", "AsyncPublisher", "NewMessage", "Topic", "Schedule", "Scheduler",
                 "AsyncScheduler",
             ),
+            f"{TOP}.payloads": ("NewMessageOptions", "PublishOptions"),
+            f"{TOP}.topics": ("TopicName",),
+            f"{TOP}.durations": ("Seconds",),
             f"{TOP}.codecs": ("Codec", "JsonCodec", "Bytes", "JsonText"),
             f"{TOP}.asyncapi": (),
         },
@@ -39,6 +42,8 @@ PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
                 "Consumer", "AsyncConsumer", "Message", "AsyncMessage", "Group", "RetryPolicy",
                 "Ack", "Retry", "Reject", "run", "run_async",
             ),
+            f"{TOP}.options": ("ConsumerOptions", "ConsumerSettings", "ErrorRules"),
+            f"{TOP}.groups": ("GroupSettings", "OnExpiry", "OrderBy", "Start"),
         },
     ),
     "reading": ("Reading without a group", {TOP: ("Reader", "AsyncReader")}),
@@ -53,6 +58,7 @@ PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
         "Administration",
         {
             TOP: ("Admin", "AsyncAdmin", "Maintenance", "AsyncMaintenance"),
+            f"{TOP}.schedules": ("ScheduleInfo",),
             f"{TOP}.archive": (),
             f"{TOP}.operator_events": (),
             f"{TOP}.diagnostics.doctor": (),
@@ -93,13 +99,19 @@ PAGES: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     ),
     "web": (
         "Dashboard and streams",
-        {f"{TOP}.web": (), f"{TOP}.web.streaming.router": ("stream_router",)},
+        {
+            f"{TOP}.web": (),
+            f"{TOP}.web.access": ("Authorize",),
+            f"{TOP}.web.streaming.router": ("stream_router",),
+            f"{TOP}.web.streaming.access": ("AuthorizeStream",),
+        },
     ),
     "bridges": ("Bridges", {f"{TOP}.bridge": ()}),
     "brokers": (
         "Relays and ingest",
         {
             TOP: ("Webhooks", "AsyncWebhooks"),
+            f"{TOP}.endpoints": ("WebhookEndpoint", "WebhookSettings"),
             f"{TOP}.brokers.relay": (),
             f"{TOP}.brokers.ingest": ("AsyncIngest", "IncomingMessage", "Source"),
             f"{TOP}.brokers.broker": (

@@ -56,7 +56,7 @@ BEGIN
                    CASE on_lag WHEN 'lose' THEN 'group "%s" lags in topic "%s": it loses what it has not settled from id %s on'
                    ELSE 'group "%s" lags in topic "%s": what is from id %s on stays until it has settled it' END,
                    b.group_name, b.topic, b.from_id)
-          FROM durable_notify.retention_blockers() AS b
+          FROM durable_notify._retention_blockers_of(durable_notify._topic_regex(topic)) AS b
          WHERE (durable_notify._retention_for(b.topic)).pattern = set_retention.topic AND b.group_name IS NOT NULL
          ORDER BY b.topic, b.group_name LIMIT 100);
 END

@@ -14,7 +14,8 @@ BEGIN
     -- them. with_old: updates have the old values, too. Watching again replaces the earlier settings.
     --
     -- For the owner of this schema, with the right to create triggers on the table. It waits for
-    -- sessions that write to it, at most 3 seconds (SQLSTATE 55P03: try again). The primary key is the
+    -- sessions that write to it, at most 3 seconds (SQLSTATE 55P03: try again), unless the table is
+    -- watched like this already. The primary key is the
     -- messages' key. A partition needs no watch of its own; if only the partition is truncated, or
     -- detached, that is not published.
     IF topic IS NULL OR pg_catalog.octet_length(topic) NOT BETWEEN 1 AND 255 OR durable_notify._has_controls(topic, true) OR topic ~ '[*>]' THEN
@@ -43,6 +44,10 @@ BEGIN
                 USING ERRCODE = '22023', HINT = 'Name one column or more, as the catalog has them; NULL: all. Nothing was changed.';
         END IF;
     END IF;
+    IF durable_notify._is_watched_so(watched, trigger_name, topic, COALESCE(chosen, ''), COALESCE(with_old, true))
+       AND durable_notify._is_watched_so(watched, trigger_name || '_truncate', topic, '', true) THEN
+        RETURN;
+    END IF;
     EXECUTE pg_catalog.format(
         'CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW EXECUTE FUNCTION durable_notify._watch_trigger(%L, %L, %L)',
         trigger_name, watched, topic, COALESCE(chosen, ''), COALESCE(with_old, true));
@@ -50,4 +55,19 @@ BEGIN
         'CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION durable_notify._watch_trigger(%L, %L, %L)',
         trigger_name || '_truncate', watched, topic, '', true);
 END
+$function$;
+
+CREATE FUNCTION durable_notify._is_watched_so(
+    watched regclass, trigger_name text, topic text, columns text, with_old boolean
+) RETURNS boolean
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
+    -- Whether a table has a trigger of watch() with these arguments, and it is enabled in every partition.
+    SELECT pg_catalog.bool_and(t.tgenabled = 'O') AND pg_catalog.bool_or(t.tgrelid = watched AND t.tgargs = (
+               SELECT pg_catalog.string_agg(  -- each ends with a zero byte
+                          pg_catalog.convert_to(a.word, pg_catalog.getdatabaseencoding()) || '\x00'::bytea, '' ORDER BY a.ord)
+                 FROM (VALUES (1, topic), (2, columns), (3, CASE WHEN with_old THEN 't' ELSE 'f' END)) AS a (ord, word)))
+      FROM pg_catalog.pg_trigger t
+     WHERE t.tgname = trigger_name AND t.tgfoid = 'durable_notify._watch_trigger()'::regprocedure
+       AND (t.tgrelid = watched OR t.tgrelid IN (SELECT p.relid FROM pg_catalog.pg_partition_tree(watched) AS p))
 $function$;

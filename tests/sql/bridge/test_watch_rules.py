@@ -261,12 +261,51 @@ def test_readers_continue_while_it_is_created(sessions: Sessions, owner: Session
     """Watched for the first time, or again: only writers wait for the commit."""
     reader = sessions.session()
     reader.run("SET lock_timeout = '2s'")
-    for _ in range(2):
+    for columns in (None, ["a"]):
         owner.begin()
-        owner.run(WATCH, "items", "t")
+        owner.run(WATCH_SOME, "items", "t", columns)
         assert owner.column(LOCKS, owner.pid) == ["ShareRowExclusiveLock"]
         assert reader.run("TABLE items") == []
         owner.commit()
+
+
+AS_IT_IS = "SELECT durable_notify.watch(%s, %s, %s, %s)"
+
+
+@pytest.mark.parametrize(
+    ("topic", "columns", "with_old"), [("t", None, True), ("ü'\\x", ["ß\\", "a"], False)]
+)
+@pytest.mark.parametrize("table", ["items", "parts"])
+def test_it_waits_for_no_writer_if_nothing_changes(
+    sessions: Sessions, owner: Session, table: str, topic: str, columns: list[str], with_old: bool
+) -> None:
+    owner.run('ALTER TABLE items ADD COLUMN "ß\\" int')
+    owner.run("CREATE TABLE parts (LIKE items) PARTITION BY RANGE (id)")
+    owner.run("CREATE TABLE part PARTITION OF parts DEFAULT")
+    owner.run(AS_IT_IS, table, topic, columns, with_old)
+    writer = sessions.session()
+    writer.begin()
+    writer.run(f"INSERT INTO {table} VALUES (1)")
+    owner.run("SET statement_timeout = '2s'")  # the lock's is 3 seconds
+    owner.run(AS_IT_IS, table, topic, columns, with_old)
+    for other in ((columns, not with_old), (["id"], with_old)):
+        with pytest.raises(errors.QueryCanceled):
+            owner.run(AS_IT_IS, table, topic, *other)
+    writer.commit()
+    owner.run("RESET statement_timeout")
+
+
+@pytest.mark.parametrize(("table", "place"), [("items", "items"), ("parts", "part")])
+def test_what_was_disabled_is_watched_again(owner: Session, table: str, place: str) -> None:
+    owner.run("CREATE TABLE parts (LIKE items) PARTITION BY RANGE (id)")
+    owner.run("CREATE TABLE part PARTITION OF parts DEFAULT")
+    owner.run(WATCH, table, "t")
+    owner.run(f"ALTER TABLE {place} DISABLE TRIGGER USER")
+    owner.run(f"INSERT INTO {table} VALUES (1)")
+    assert published(owner) == []
+    owner.run(WATCH, table, "t")
+    owner.run(f"INSERT INTO {table} VALUES (2)")
+    assert published(owner) == [("t", "insert")]
 
 
 # What cannot be watched
