@@ -53,7 +53,9 @@ class States:
             self.reader.run(f"DROP TABLE {name}")
         while self.reader.value("SELECT durable_notify.create_partitions()"):
             pass
-        second = "SELECT name::text FROM durable_notify.partitions() ORDER BY first_id OFFSET 1 LIMIT 1"
+        second = (
+            "SELECT name::text FROM durable_notify.partitions() ORDER BY first_id OFFSET 1 LIMIT 1"
+        )
         self.reader.run(f"DROP TABLE {self.reader.value(second)}")
 
     def step(self) -> None:
