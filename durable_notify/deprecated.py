@@ -26,7 +26,7 @@ INTERVALS = {
 }
 _RETRY = {
     "max_attempts": "max_attempts", "retry_base": "base", "retry_factor": "factor",
-    "retry_max": "max",
+    "retry_max": "max", "retry_delays": "delays",
 }  # fmt: skip
 #: In which module the names are that were in ``durable_notify``.
 _MOVED = {
