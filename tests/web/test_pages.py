@@ -149,7 +149,7 @@ def commands(client: httpx.Client, furnished: int) -> list[str]:
         ("pause", {"group": "billing"}),
         ("resume", {"group": "billing"}),
         ("configure", {"group": "billing", "max_attempts": "7", "rate_limit": "5"}),
-        ("publish", {"topic": "orders", "payload": '{"a": 1}', "key": "k", "id": "1"}),
+        ("publish", {"topic": "orders", "payload": '{"a": 1}', "key": "k", "origin": "1"}),
     ):
         answer = client.post(f"/actions/{name}", data=data)
         assert answer.status_code == 200, (name, answer.text)
@@ -183,7 +183,7 @@ def test_an_edited_dead_letter_is_a_new_message(
 ) -> None:
     """It names where it came from, and every digit is as written."""
     data = {
-        "topic": "orders", "id": str(furnished), "key": "a", "payload": '{"n": 1.50}',
+        "topic": "orders", "origin": str(furnished), "key": "a", "payload": '{"n": 1.50}',
         "headers": '{"source": "shop"}', "confirmed": "yes",
     }  # fmt: skip
     assert "Published to orders as message" in client.post("/actions/publish", data=data).text
