@@ -23,17 +23,18 @@ OnExpiry = Literal["drop", "dead_letter"]
 
 #: The options that the database stores, by their names there.
 STORED = (
-    "order_by", "exclusive", "max_attempts", "retry_base", "retry_factor", "retry_max", "on_expiry",
-    "park_limit", "max_in_flight", "rate_limit",
+    "order_by", "exclusive", "max_attempts", "retry_base", "retry_factor", "retry_max",
+    "retry_delays", "on_expiry", "park_limit", "max_in_flight", "rate_limit",
 )  # fmt: skip
 #: Those that are a RetryPolicy, and their names there.
 RETRY = {
     "max_attempts": "max_attempts", "retry_base": "base", "retry_factor": "factor",
-    "retry_max": "max",
+    "retry_max": "max", "retry_delays": "delays",
 }  # fmt: skip
 #: Limits that can be removed again.
 LIMITS = ("max_in_flight", "rate_limit")
 _INT = 2**31 - 1
+_MAX_DELAYS = 100
 
 
 class _Given:
@@ -61,12 +62,15 @@ class RetryPolicy(_Given):
         base: the delay after the first failed attempt; 1 second in a new group.
         factor: the factor of each further delay; 2 in a new group.
         max: the longest delay; 300 seconds in a new group. Half of each delay is random.
+        delays: the delays after each attempt, one by one, and then the last one, instead of those
+            by base, factor and max; an empty list: by those again.
     """
 
     max_attempts: int | None = None
     base: Seconds | None = None
     factor: float | None = None
     max: Seconds | None = None
+    delays: list[Seconds] | tuple[Seconds, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.max_attempts is not None:
@@ -76,6 +80,11 @@ class RetryPolicy(_Given):
             object.__setattr__(self, name, seconds)
         if self.factor is not None:
             check_number("factor of a RetryPolicy", self.factor, 1, 100)
+        if self.delays is not None:
+            if not isinstance(self.delays, (list, tuple)) or len(self.delays) > _MAX_DELAYS:
+                raise InvalidArgument(f"delays must be a list, of {_MAX_DELAYS} at most")
+            each = (in_seconds("each of delays", delay, zero=True) for delay in self.delays)
+            object.__setattr__(self, "delays", tuple(map(float, each)))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, repr=False)
@@ -135,6 +144,7 @@ class Group(_Given):
         retry = self.retry or RetryPolicy()
         values = (
             self.order_by, self.exclusive, retry.max_attempts, retry.base, retry.factor, retry.max,
+            None if retry.delays is None else list(retry.delays),
             self.on_expiry, self.park_limit, self.max_in_flight, self.rate_limit,
         )  # fmt: skip
         pairs = zip(STORED, values, strict=True)
@@ -167,6 +177,7 @@ CALLED = {
     "max_attempts": _ATTEMPTS, "retry_base": _DELAY,
     "retry_factor": "retry=dn.RetryPolicy(factor=...)",
     "retry_max": "retry=dn.RetryPolicy(max=...)",
+    "retry_delays": "retry=dn.RetryPolicy(delays=...)",
     "max_retries": _ATTEMPTS, "retries": _ATTEMPTS, "max_deliver": _ATTEMPTS,
     "max_tries": _ATTEMPTS, "retry_delay": _DELAY, "backoff": _DELAY,
     "max_inflight": "max_in_flight=...",

@@ -241,6 +241,7 @@ class GroupInfo:
     retry_base: float
     retry_factor: float
     retry_max: float
+    retry_delays: list[float]
     on_expiry: str
     park_limit: int
     max_in_flight: int | None

@@ -89,8 +89,8 @@ CONFIGURE = "SELECT durable_notify.configure(%s, %s::jsonb)"
 GROUP_OPTIONS = (
     "SELECT g.order_by, g.exclusive, g.max_attempts,"
     " EXTRACT(epoch FROM g.retry_base)::float8, g.retry_factor,"
-    " EXTRACT(epoch FROM g.retry_max)::float8, g.on_expiry, g.park_limit, g.max_in_flight,"
-    " g.rate_limit FROM durable_notify.groups(%s) AS g"
+    " EXTRACT(epoch FROM g.retry_max)::float8, g.retry_delays, g.on_expiry, g.park_limit,"
+    " g.max_in_flight, g.rate_limit FROM durable_notify.groups(%s) AS g"
 )
 NEVER_PUBLISHED = "SELECT durable_notify.never_published(%s, %s::text[])"
 DISCOVER = "SELECT durable_notify.discover(%s, %s::text[])"
@@ -157,8 +157,8 @@ STATUS_OF_MOST = (
 )
 GROUPS = (
     "SELECT name, order_by, exclusive, max_attempts, EXTRACT(epoch FROM retry_base)::float8,"
-    " retry_factor, EXTRACT(epoch FROM retry_max)::float8, on_expiry, park_limit, max_in_flight,"
-    " rate_limit, paused_at, created_at, topics, patterns, active, active_until"
+    " retry_factor, EXTRACT(epoch FROM retry_max)::float8, retry_delays, on_expiry, park_limit,"
+    " max_in_flight, rate_limit, paused_at, created_at, topics, patterns, active, active_until"
     " FROM durable_notify.groups(%s) ORDER BY name"
 )
 PAUSE = "SELECT durable_notify.pause(%s)"

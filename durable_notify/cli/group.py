@@ -51,6 +51,15 @@ def list_groups(database: Database, as_json: bool) -> None:
     )  # fmt: skip
 
 
+def _delays(_: Any, __: Any, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [] if text == "none" else [float(each) for each in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no list of seconds, such as 5,300,1800") from error
+
+
 def _settings(command: Any) -> Any:
     """Add the options of a group."""
     for option in reversed(
@@ -66,6 +75,9 @@ def _settings(command: Any) -> Any:
             click.option("--retry-factor", type=float,
                          help="The factor of each further delay."),
             click.option("--retry-max", type=float, help="The longest delay, in seconds."),
+            click.option("--retry-delays", callback=_delays, metavar="SECONDS,...",
+                         help="The delay after each attempt, then the last one; none: by the "
+                         "other options."),
             click.option("--on-expiry", type=click.Choice(["drop", "dead_letter"]),
                          help="What to do with expired messages."),
             click.option("--park-limit", type=click.IntRange(1),

@@ -207,7 +207,7 @@ def _on_group(change: Callable[..., Awaitable[None]], what: str, done: str) -> P
 
 async def _publish(_: Any, form: Form) -> Plan:
     """Publish an edited dead letter again, as a new message that names its origin."""
-    topic, origin = needed(form, "topic"), number("id", form.get("id"))
+    topic, origin = needed(form, "topic"), number("origin", form.get("origin"))
     text = needed(form, "payload")
     try:
         headers = json.loads(form.get("headers") or "{}")
@@ -231,12 +231,11 @@ async def _publish(_: Any, form: Form) -> Plan:
     words += ["--key", form["key"]] if form.get("key") else []
     for name, value in named.items():
         words += ["--header", f"{name}={value}"]
-    fields = {
-        name: form[name] for name in ("topic", "id", "payload", "key", "headers") if form.get(name)
-    }
+    fields = ("topic", "origin", "payload", "key", "headers")
     return Plan(
         f"Publish this to {topic} as a new message, for all of its groups.",
-        shlex.join(words), at_once(do), fields, topic,
+        shlex.join(words), at_once(do),
+        {name: form[name] for name in fields if form.get(name)}, topic,
     )  # fmt: skip
 
 

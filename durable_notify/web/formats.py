@@ -18,7 +18,7 @@ def number(value: float | None, *, exact: bool = True) -> str:
     """Write a number exactly, with its thousands apart."""
     if value is None:
         return NONE
-    text = f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
+    text = f"{value:,}".removesuffix(".0")
     return text if exact else f"~{text}"
 
 
@@ -31,6 +31,11 @@ def rate(value: float | None) -> str:
 
 #: Units of durations: their seconds, their names, and the unit of the rest.
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
+
+
+def rounded(value: float | None) -> str:
+    """Write a measured number: it is no more exact than this."""
+    return NONE if value is None else number(round(value, 1))
 
 
 def age(seconds: float | None) -> str:
@@ -68,6 +73,7 @@ def iso(at: datetime | float | None) -> str:
 FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "rate": rate,
+    "rounded": rounded,
     "age": age,
     "size": size,
     "iso": iso,

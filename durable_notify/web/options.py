@@ -19,6 +19,10 @@ def _yes(text: str) -> bool:
     return {"yes": True, "no": False}[text]
 
 
+def _list(text: str) -> list[float]:
+    return [] if text == "none" else [float(each) for each in text.split(",")]
+
+
 #: The names in forms, and how they are read; as ``durable-notify group configure`` has them.
 OPTIONS: dict[str, Callable[[str], Any]] = {
     "order_by": str,
@@ -27,6 +31,7 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
     "retry_base": float,
     "retry_factor": float,
     "retry_max": float,
+    "retry_delays": _list,
     "on_expiry": str,
     "park_limit": int,
     "max_in_flight": int,
@@ -65,6 +70,8 @@ async def configure(connection: Any, form: Form) -> Plan:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
     return "none" if value is None else str(value)
 
 
@@ -72,7 +79,8 @@ def _option(name: str, value: Any) -> list[str]:
     """Return an option of the command line."""
     if name == "exclusive":
         return ["--exclusive" if value else "--shared"]
-    return [f"--{name.replace('_', '-')}", str(value or 0)]
+    shown = _shown(value) if isinstance(value, list) else str(value or 0)
+    return [f"--{name.replace('_', '-')}", shown]
 
 
 def _changes(form: Form, before: Any) -> dict[str, Any]:

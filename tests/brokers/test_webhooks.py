@@ -349,3 +349,28 @@ async def test_the_relay_is_killed(dsn: str) -> None:
     first, second = receiver.requests
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.headers["webhook-id"].startswith(f"{number}-")
+
+
+async def test_as_many_at_once_as_were_said(dsn: str) -> None:
+    """Three are under way before the first is answered, and never a fourth."""
+    now, most = 0, 0
+    full = asyncio.Event()
+
+    async def judge(_: Request) -> Answer:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        if now >= 3:
+            full.set()
+        await full.wait()
+        for _ in range(20):  # others that are on their way arrive
+            await asyncio.sleep(0)
+        now -= 1
+        return Answer()
+
+    publish(dsn, *range(30))
+    with receiving(judge) as receiver:
+        options = WebhookOptions(allow=HERE, concurrency=3)
+        await relay_to(dsn, receiver, webhook=options).run()
+    assert len(receiver.requests) == 30
+    assert most == 3

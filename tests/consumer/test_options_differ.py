@@ -21,6 +21,7 @@ Connection = psycopg.Connection[Any]
 OTHERS: dict[str, tuple[Any, Any]] = {
     "order_by": ("key", "none"), "exclusive": (False, True), "max_attempts": (20, 5),
     "retry_base": (1, 0.25), "retry_factor": (2.0, 1.5), "retry_max": (300, 7),
+    "retry_delays": ([], [5.0, 30.0]),
     "on_expiry": ("drop", "dead_letter"), "park_limit": (10_000, 9), "max_in_flight": (3, 4),
     "rate_limit": (100.0, 2.5),
 }  # fmt: skip
@@ -30,7 +31,7 @@ def group_with(which: int) -> dn.Group:
     given = {name: values[which] for name, values in OTHERS.items()}
     retry = dn.RetryPolicy(
         max_attempts=given.pop("max_attempts"), base=given.pop("retry_base"),
-        factor=given.pop("retry_factor"), max=given.pop("retry_max"),
+        factor=given.pop("retry_factor"), max=given.pop("retry_max"), delays=given.pop("retry_delays"),
     )  # fmt: skip
     return dn.Group("g", retry=retry, **given)
 

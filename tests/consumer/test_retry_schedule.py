@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import psycopg
 
 import durable_notify as dn
+from tests.support.cli import fails, good, run
 from tests.support.postgres import CHECKOUT
 
 Connection = psycopg.Connection[Any]
@@ -16,6 +18,11 @@ UNITS = {"s": 1, "min": 60, "h": 3600}
 QUERY = """
     SELECT extract(epoch FROM sum(durable_notify._backoff(g, a)))::float8
       FROM durable_notify.consumer_group g, generate_series(1, g.max_attempts - 1) AS a"""
+
+
+DRAWN = """
+    SELECT durable_notify._backoff(g, a)
+      FROM durable_notify.consumer_group g, generate_series(1, 5) AS a ORDER BY a"""
 
 
 def rows() -> list[list[str]]:
@@ -54,3 +61,29 @@ def test_how_long_until_a_dead_letter(conn: Connection) -> None:
         for _ in range(20):
             ((drawn,),) = conn.execute(QUERY).fetchall()
             assert top / 2 <= drawn <= top
+
+
+def test_a_list_of_delays(dsn: str, conn: Connection) -> None:
+    """By Python and by the command line; an empty list gives the other parts back."""
+    conn.execute("SELECT durable_notify.subscribe('g', '{t}')")
+
+    def drawn(wanted: list[float]) -> bool:
+        """Whether each delay is half fixed and half random."""
+        found = [delay.total_seconds() for (delay,) in conn.execute(DRAWN).fetchall()]
+        return all(top / 2 <= one <= top for one, top in zip(found, wanted, strict=True))
+
+    defaults = [1.0, 2.0, 4.0, 8.0, 16.0]
+    listed = [0.0, 5.0, 3600.0, 3600.0, 3600.0]
+    assert drawn(defaults)
+    policy = dn.RetryPolicy(delays=[0, 5, timedelta(hours=1)])
+    dn.Admin().configure(conn, "g", retry=policy)
+    assert dn.Admin().groups(conn)[0].retry_delays == [0, 5, 3600]
+    for _ in range(20):
+        assert drawn(listed)
+    dn.Admin().configure(conn, "g", retry=dn.RetryPolicy(base=2))
+    assert drawn(listed)  # a list stays until it is changed
+    good("group", "configure", "g", "--retry-base", "1", "--retry-delays", "none", dsn=dsn)
+    assert drawn(defaults)
+    good("group", "configure", "g", "--retry-delays", "0,5,3600", dsn=dsn)
+    assert drawn(listed)
+    fails(run("group", "configure", "g", "--retry-delays", "5s", dsn=dsn), 2, "no list of seconds")

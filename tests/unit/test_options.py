@@ -67,6 +67,7 @@ def test_options_of_a_group_that_cannot_work(option: str, value: Any) -> None:
         *((name, value) for name in ("base", "max") for value in BAD_DURATIONS),
         *(("max_attempts", value) for value in (0, 2**31, 1.0, True)),
         ("factor", 0.5), ("factor", 101), ("factor", "2"),
+        *(("delays", value) for value in (5, "5", {5}, [-1], [True], ["5"], [None], [1] * 101)),
     ],
 )  # fmt: skip
 def test_retry_policies_that_cannot_work(option: str, value: Any) -> None:

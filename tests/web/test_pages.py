@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shlex
 from typing import Any
 
@@ -10,7 +12,7 @@ import httpx
 import psycopg
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 import durable_notify as dn
 from durable_notify.cli import cli
@@ -131,7 +133,6 @@ def test_a_large_payload_is_cut(conn: Connection, client: httpx.Client) -> None:
 
 def commands(client: httpx.Client, furnished: int) -> list[str]:
     """The command lines that the pages show."""
-    import html
     import re
 
     found = []
@@ -149,7 +150,7 @@ def commands(client: httpx.Client, furnished: int) -> list[str]:
         ("pause", {"group": "billing"}),
         ("resume", {"group": "billing"}),
         ("configure", {"group": "billing", "max_attempts": "7", "rate_limit": "5"}),
-        ("publish", {"topic": "orders", "payload": '{"a": 1}', "key": "k", "id": "1"}),
+        ("publish", {"topic": "orders", "payload": '{"a": 1}', "key": "k", "origin": "1"}),
     ):
         answer = client.post(f"/actions/{name}", data=data)
         assert answer.status_code == 200, (name, answer.text)
@@ -183,7 +184,7 @@ def test_an_edited_dead_letter_is_a_new_message(
 ) -> None:
     """It names where it came from, and every digit is as written."""
     data = {
-        "topic": "orders", "id": str(furnished), "key": "a", "payload": '{"n": 1.50}',
+        "topic": "orders", "origin": str(furnished), "key": "a", "payload": '{"n": 1.50}',
         "headers": '{"source": "shop"}', "confirmed": "yes",
     }  # fmt: skip
     assert "Published to orders as message" in client.post("/actions/publish", data=data).text
@@ -197,7 +198,6 @@ def test_a_redrive_means_what_was_shown(
     conn: Connection, furnished: int, client: httpx.Client
 ) -> None:
     """What is given up after the question was asked is not redriven."""
-    import re
 
     asked = client.post("/actions/redrive", data={"group": "packing"}).text
     assert "Send 1 message to packing again" in asked
@@ -256,3 +256,75 @@ def test_a_database_that_is_gone(serve: Serve) -> None:
         assert answer.status_code == 200
         assert "The database could not be looked at" in answer.text
         assert client.get("/retention").status_code == 503
+
+
+def test_what_consumers_hold_and_how_far_a_replay_is(
+    conn: Connection, furnished: int, client: httpx.Client
+) -> None:
+    conn.execute("SELECT durable_notify.subscribe('g', '{orders}')")
+    conn.execute("SELECT token FROM durable_notify.claim('g', '{orders}', 9, '1 hour', 'host:7')")
+    row = re.search(r"<tr><td>host:7</td>.*?</tr>", client.get("/consumers").text)
+    assert row is not None
+    assert '<td class="n">2</td>' in row[0]  # the messages of its lease: one of each key
+    assert re.search(r"</progress> 0 of 2</td>", client.get("/replays").text)
+
+
+#: What each action does, in the database of `furnished`.
+DONE = {
+    ("seek", "billing"): ({"topic": "orders", "to": "now"}, "1 were skipped"),
+    ("retry-now", "billing"): ({"everything": "yes"}, "1 message redelivered to billing now"),
+    ("drop-retries", "billing"): ({"everything": "yes"}, "1 message of billing became dead"),
+    ("discard", "packing"): ({"key": "a"}, "1 message of packing discarded"),
+    ("cancel-replay", ""): ({"job": "1"}, "Replay 1 is cancelled"),
+    ("pause", "billing"): ({}, "billing is paused"),
+    ("resume", "billing"): ({}, "Deliver to billing again"),
+    ("configure", "billing"): (
+        {"order_by": "none", "exclusive": "yes", "max_attempts": "7", "retry_delays": "5,60.5",
+         "rate_limit": "2.5"}, "billing has its new options",
+    ),
+}  # fmt: skip
+STATE = """
+    SELECT (SELECT string_agg(reason, ' ') FROM durable_notify.deferred WHERE due_at > now() + '1 min'),
+           (SELECT count(*) FROM durable_notify.dead_letter),
+           (SELECT state FROM durable_notify.replay_jobs()),
+           (SELECT paused_at IS NOT NULL FROM durable_notify.groups('billing')),
+           (SELECT unread FROM durable_notify.status() WHERE group_name = 'billing'),
+           (SELECT (order_by, exclusive, max_attempts, retry_delays, rate_limit)::text
+              FROM durable_notify.groups('billing'))"""
+
+
+@pytest.mark.parametrize(("name", "group"), DONE)
+def test_what_an_action_does(
+    conn: Connection, furnished: int, client: httpx.Client, name: str, group: str
+) -> None:
+    """Nothing before it is confirmed; then what it says."""
+    data, says = DONE[name, group]
+    data = {**data, **({"group": group} if group else {})}
+    before = conn.execute(STATE).fetchone()
+    asked = client.post(f"/actions/{name}", data=data)
+    assert asked.status_code == 200
+    assert conn.execute(STATE).fetchone() == before
+    fields = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', asked.text)
+    done = client.post(f"/actions/{name}", data=dict(fields)).text
+    assert says in done
+    assert (conn.execute(STATE).fetchone() == before) is (name == "resume")
+
+
+def test_axe_finds_nothing_in_a_question_and_an_error(
+    furnished: int, serve: Serve, browser: Browser
+) -> None:
+    """In a tab of its own: a browser logs the status of an error's page as an error."""
+    page = browser.new_page()
+    base = serve()
+    page.goto(f"{base}/groups/billing")
+    page.get_by_role("button", name="Pause...").click()
+    for title in ("Pause", "Pause", "That did not work"):
+        expect(page.get_by_role("heading", level=1)).to_have_text(title)
+        found = Axe().run(page)
+        assert found.violations_count == 0, (title, found.generate_report())
+        if page.get_by_label("Why").count():
+            page.get_by_role("button", name="Pause", exact=True).last.click()
+            expect(page.get_by_text("billing is paused")).to_be_visible()
+        else:
+            page.goto(f"{base}/nothing")
+    page.close()

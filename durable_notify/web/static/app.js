@@ -8,14 +8,14 @@ let utc = localStorage.getItem("dn-utc") !== "false";
 let source = null;
 let timer = null;
 
-// Times: the server writes UTC with milliseconds; the title always has that.
+// Times: the server writes UTC with milliseconds; the title always has that. A local time has its zone.
 function showTimes(root) {
   for (const each of root.querySelectorAll("time[datetime]")) {
     const at = new Date(each.dateTime);
     if (isNaN(at)) continue;
     each.title = each.dateTime;
     each.textContent = utc ? each.dateTime : at.toLocaleString(undefined, {
-      dateStyle: "short", timeStyle: "medium",
+      dateStyle: "short", timeStyle: "long",
     });
   }
   const zone = utc ? "UTC" : Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -24,11 +24,31 @@ function showTimes(root) {
   document.getElementById("zone").setAttribute("aria-pressed", String(!utc));
 }
 
+// A page that cannot be fetched again stays as it is, and says why, and of when it is.
+const trouble = document.getElementById("trouble");
+let fetched = new Date();
+let failed = "";
+body.addEventListener("htmx:response:error", (event) => {
+  failed = `This page now answers ${event.detail.ctx.response.status}.`;
+});
+body.addEventListener("htmx:error", () => { failed = "The dashboard cannot be reached."; });
+
+function showTrouble() {
+  if (!failed) fetched = new Date();
+  trouble.hidden = !failed;
+  if (trouble.dataset.why === failed) return;  // said once
+  trouble.dataset.why = failed;
+  const at = document.createElement("time");
+  at.dateTime = at.textContent = fetched.toISOString();
+  trouble.replaceChildren(...(failed ? [`${failed} What you see is of `, at, "."] : []));
+}
+
 // Each live region is fetched again from its page, and morphed: focus, selection and open details stay.
 async function refresh() {
   if (paused || document.hidden) return;
   const regions = document.querySelectorAll("[data-live]");
   if (!regions.length) return;
+  failed = "";
   for (const each of regions) each.setAttribute("aria-busy", "true");
   try {
     for (const each of regions) {
@@ -38,6 +58,7 @@ async function refresh() {
     }
   } finally {
     for (const each of document.querySelectorAll("[data-live]")) each.removeAttribute("aria-busy");
+    showTrouble();
     showTimes(document);
   }
 }
@@ -56,7 +77,9 @@ function listen() {
   if (source || paused || !document.querySelector("[data-live]")) return;
   source = new EventSource(body.dataset.events);
   source.addEventListener("changed", changed);
+  source.addEventListener("open", () => { if (failed) changed(); });
   source.addEventListener("error", () => {
+    changed();  // which says if the dashboard is gone
     // Refused for good, or cut by a proxy: look at intervals instead.
     if (source && source.readyState === EventSource.CLOSED && !timer) {
       timer = setInterval(changed, 10000);

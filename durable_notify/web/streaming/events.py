@@ -42,12 +42,9 @@ class Event:
         """The event as bytes of an event stream. They are made once for all clients."""
         if self._sse is None:
             lines = [] if self.token is None else [f"id: {self.token}"]
-            if self.name == "place":
-                lines.append("data:")  # without data it sets the id, and calls no handler
-            else:
-                if self.name != "message":
-                    lines.append(f"event: {self.name}")
-                lines.append(f"data: {self.data}")
+            if self.name != "message":
+                lines.append(f"event: {self.name}")
+            lines.append(f"data: {self.data}")
             self._sse = ("\n".join(lines) + "\n\n").encode()
         return self._sse
 

@@ -11,8 +11,9 @@ DECLARE
 BEGIN
     -- Change options of a group while its consumers run; options not given stay as they are.
     --
-    -- order_by, exclusive, max_attempts, retry_base, retry_factor, retry_max (seconds), on_expiry,
-    -- park_limit, max_in_flight, rate_limit; null lifts the last two.
+    -- order_by, exclusive, max_attempts, retry_base, retry_factor, retry_max (seconds), retry_delays (a list
+    -- of seconds; an empty one: by the other three), on_expiry, park_limit, max_in_flight, rate_limit; null
+    -- lifts the last two.
     -- A new order_by holds for what is delivered from then on, and for all that waits. It waits, for 5
     -- seconds at most, until no open transaction redelivers messages of the group (SQLSTATE 55P03).
     IF NOT durable_notify._is_owner() THEN
@@ -20,8 +21,8 @@ BEGIN
         RETURN;
     END IF;
     unknown := (SELECT pg_catalog.string_agg(o.name, ', ') FROM pg_catalog.jsonb_object_keys(options) AS o (name)
-                 WHERE o.name <> ALL ('{order_by,exclusive,max_attempts,retry_base,retry_factor,retry_max,on_expiry,
-                                        park_limit,max_in_flight,rate_limit}'::text[]));
+                 WHERE o.name <> ALL ('{order_by,exclusive,max_attempts,retry_base,retry_factor,retry_max,
+                                        retry_delays,on_expiry,park_limit,max_in_flight,rate_limit}'::text[]));
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'a group has no option %', unknown USING ERRCODE = '22023',
               HINT = 'The options are columns of durable_notify.consumer_group.';
@@ -37,6 +38,11 @@ BEGIN
            retry_factor = COALESCE((options ->> 'retry_factor')::double precision, g.retry_factor),
            retry_max = COALESCE(
                pg_catalog.make_interval(secs => (options ->> 'retry_max')::double precision), g.retry_max),
+           retry_delays = CASE WHEN options ? 'retry_delays'
+               THEN ARRAY(SELECT d.value::double precision
+                            FROM pg_catalog.jsonb_array_elements_text(options -> 'retry_delays')
+                                 WITH ORDINALITY AS d (value, n) ORDER BY d.n)
+               ELSE g.retry_delays END,
            on_expiry = COALESCE(options ->> 'on_expiry', g.on_expiry),
            park_limit = COALESCE((options ->> 'park_limit')::integer, g.park_limit),
            max_in_flight = CASE WHEN options ? 'max_in_flight'

@@ -23,8 +23,9 @@ LANGUAGE sql VOLATILE AS $function$
     -- The delay after a failed attempt by a group's policy: half of it fixed, half random ("equal
     -- jitter"; Brooker, "Exponential Backoff and Jitter", 2015), so that what failed together is not
     -- redelivered together.
-    SELECT LEAST(EXTRACT(epoch FROM options.retry_max)::double precision,
-                 EXTRACT(epoch FROM options.retry_base)::double precision
-                     * options.retry_factor ^ LEAST(attempt - 1, 100))
+    SELECT COALESCE(options.retry_delays[LEAST(attempt, pg_catalog.cardinality(options.retry_delays))],
+                    LEAST(EXTRACT(epoch FROM options.retry_max)::double precision,
+                          EXTRACT(epoch FROM options.retry_base)::double precision
+                              * options.retry_factor ^ LEAST(attempt - 1, 100)))
            * (0.5 + pg_catalog.random() / 2) * interval '1 second'
 $function$;

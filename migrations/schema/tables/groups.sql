@@ -3,6 +3,7 @@
 --                  for the whole topic, and by id)
 --   exclusive:     one consumer at a time is active, the others stand by
 --   retry_*:       the delay after attempt n: retry_base * retry_factor^(n-1), up to retry_max
+--   retry_delays:  if it has any, the delay after attempt n is its n-th, in seconds, and then its last
 --   on_expiry:     what becomes of a message past its expires_at: drop (counted) or dead_letter
 --   park_limit:    how many messages of a topic may wait for their keys before the claim does
 --   max_in_flight: the most messages leased at once, over all consumers
@@ -16,6 +17,7 @@ CREATE TABLE durable_notify.consumer_group (
     retry_base    interval         NOT NULL DEFAULT '1 second',
     retry_factor  double precision NOT NULL DEFAULT 2,
     retry_max     interval         NOT NULL DEFAULT '5 minutes',
+    retry_delays  double precision[] NOT NULL DEFAULT '{}',
     on_expiry     text             NOT NULL DEFAULT 'drop',
     park_limit    integer          NOT NULL DEFAULT 10000,
     max_in_flight integer,
@@ -27,6 +29,10 @@ CREATE TABLE durable_notify.consumer_group (
     CONSTRAINT consumer_group_retry_base_is_not_negative CHECK (retry_base >= '0'),
     CONSTRAINT consumer_group_retry_factor_is_1_to_100 CHECK (retry_factor BETWEEN 1 AND 100),
     CONSTRAINT consumer_group_retry_max_is_not_negative CHECK (retry_max >= '0'),
+    CONSTRAINT consumer_group_retry_delays_are_100_numbers_up_to_1e9_at_most CHECK (
+        pg_catalog.cardinality(retry_delays) <= 100 AND pg_catalog.array_position(retry_delays, NULL) IS NULL
+        AND 0 <= ALL (retry_delays) AND 1e9 >= ALL (retry_delays)
+    ),
     CONSTRAINT consumer_group_park_limit_is_positive CHECK (park_limit > 0),
     CONSTRAINT consumer_group_max_in_flight_is_positive CHECK (max_in_flight > 0),
     CONSTRAINT consumer_group_rate_limit_is_positive CHECK (rate_limit > 0 AND rate_limit <= 1000000),

@@ -180,6 +180,8 @@ def test_rename_and_delete(sessions: Sessions, one: Session) -> None:
         {"order_by": "id"}, {"max_attempts": 0}, {"max_attempts": "many"}, {"park_limit": 0},
         {"retry_factor": 0.5}, {"retry_base": -1}, {"rate_limit": 0}, {"max_in_flight": 0},
         {"on_expiry": "keep"}, {"colour": "red"}, {"exclusive": "perhaps"}, {"max_attempts": 1e12},
+        {"retry_delays": [-1]}, {"retry_delays": [2e9]}, {"retry_delays": [1, None]},
+        {"retry_delays": 5}, {"retry_delays": None}, {"retry_delays": "5"}, {"retry_delays": [1] * 101},
     ],
 )  # fmt: skip
 def test_options_that_cannot_be(one: Session, options: dict[str, object]) -> None:

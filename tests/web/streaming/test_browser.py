@@ -51,16 +51,23 @@ follow("live/events?topic=orders.*", {
 class Site:
     """An application on a port of its own, to restart."""
 
-    def __init__(self, dsn: str, html: str) -> None:
+    def __init__(self, dsn: str, html: str, recheck: float = 60.0) -> None:
+        self.access: StreamAccess | None = StreamAccess(("orders.*",))
+        self.refused = 0
         self._dsn = dsn
+        self._recheck = recheck
         self._html = html
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
 
+    def _authorize(self, _: Any) -> StreamAccess | None:
+        self.refused += self.access is None
+        return self.access
+
     @contextlib.contextmanager
     def served(self) -> Iterator[Any]:
-        inner = streams(self._dsn, authorize=lambda _: StreamAccess(("orders.*",)))
+        inner = streams(self._dsn, authorize=self._authorize, recheck=self._recheck)
         app = Starlette(
             routes=[Route("/", lambda _: HTMLResponse(self._html)), Mount("/live", inner)]
         )
@@ -133,4 +140,26 @@ def test_restarts(html: str, private_server: Server, browser: Browser) -> None:
         eventually(all_shown)
     assert "gap" not in page.locator("ul").inner_text()
     assert "reset" not in page.locator("ul").inner_text()
+    page.close()
+
+
+def test_refused_before_the_first_message(dsn: str, browser: Browser) -> None:
+    """An EventSource gives up for good, and forgets its id; follow() has it, and connects again."""
+    site = Site(dsn, OURS, recheck=0.05)
+    page = browser.new_page()
+    with site.served() as stats:
+        page.goto(f"http://127.0.0.1:{site.port}/")
+        eventually(lambda: stats().live == 1)
+        page.wait_for_timeout(20)
+        access, site.access = site.access, None
+
+        def refused() -> bool:
+            page.wait_for_timeout(20)  # its driver runs only while something waits for it
+            return site.refused >= 2  # when it was checked again, and when it connected again
+
+        eventually(refused)
+        sent = out_of_order(dsn)
+        site.access = access
+        page.wait_for_function(f"document.querySelectorAll('li').length == {len(sent)}")
+        assert sorted(map(int, page.locator("li").all_text_contents())) == sorted(sent)
     page.close()

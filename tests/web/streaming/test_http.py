@@ -36,7 +36,7 @@ class Events:
         self.token = ""
 
     def next(self, name: str) -> Any:
-        """Skip to the next event of a name; its data. The name "" stands for one without data."""
+        """Skip to the next event of a name; its data."""
         while True:
             given = {"event": "message", "data": ""}
             for line in self._lines:
@@ -47,10 +47,7 @@ class Events:
             else:
                 raise EOFError  # what it got of an event does not count
             self.token = given.get("id", self.token)
-            if not given["data"]:
-                if not name and "id" in given:
-                    return None
-            elif given["event"] == name:
+            if given["data"] and given["event"] == name:
                 return json.loads(given["data"])
 
 
@@ -83,7 +80,7 @@ def put(connection: Connection, topic: str, payload: Any = None, **options: Any)
 def test_an_id_at_once_then_messages(start: Start, conn: Connection) -> None:
     url = f"{start()}/events?topic=orders.*"
     with stream(url) as events:
-        events.next("")
+        events.next("place")
         first = events.token
         assert first
         sent = put(conn, "orders.eu", {"total": 3}, key="k", headers={"a": "b"})
@@ -119,7 +116,7 @@ def test_latest_then_live(start: Start, conn: Connection) -> None:
     with stream(f"{start()}/events?topic=prices&start=latest") as events:
         assert [events.next("message")["id"] for _ in range(2)] == sent
         assert not events.token  # a part of the snapshot is nothing to continue from
-        events.next("")
+        events.next("place")
         sent.append(put(conn, "prices", 4, key="a"))
         assert events.next("message")["id"] == sent[2]
 
@@ -158,7 +155,7 @@ def test_what_is_refused_before_anything_is_sent(
 def test_a_token_of_another_log(start: Start, dsn: str, conn: Connection) -> None:
     base = start()
     with stream(f"{base}/events?topic=t") as events:
-        events.next("")
+        events.next("place")
         token = events.token
     _log, positions = decode(token)
     foreign = encode("another", positions)
@@ -183,7 +180,7 @@ def test_a_gap(start: Start, conn: Connection) -> None:
     base = start()
     url = f"{base}/events?topic=orders.*"
     with stream(url) as events:
-        events.next("")
+        events.next("place")
         first = put(conn, "orders.eu")
         events.next("message")
         token = events.token
@@ -210,7 +207,7 @@ def test_access(start: Start, conn: Connection) -> None:
     assert httpx.get(f"{base}/events?topic=orders.>").status_code == 403
     assert httpx.get(f"{base}/events?topic=prices").text == "You may not read prices."
     with stream(f"{base}/events?topic=orders.*") as events:
-        events.next("")
+        events.next("place")
         put(conn, "orders.eu", {"user": 8})
         put(conn, "orders.eu", {"user": 7, "card": {"number": 1}}, headers={"trace": "x", "y": "z"})
         message = events.next("message")
@@ -247,7 +244,7 @@ def test_access_is_checked_again(start: Start) -> None:
 def test_too_many_clients(start: Start) -> None:
     base = start(max_clients=1)
     with stream(f"{base}/events?topic=t") as events:
-        events.next("")
+        events.next("place")
         answer = httpx.get(f"{base}/events?topic=t")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
         assert start.app.state.stats().refused == 1  # type: ignore[attr-defined]
@@ -267,7 +264,7 @@ def test_a_slow_client_is_disconnected_and_loses_nothing(
     stats = start.app.state.stats  # type: ignore[attr-defined]
     got: list[int] = []
     with stream(f"{base}/events?topic=t") as events:
-        events.next("")
+        events.next("place")
         sent = dn.Publisher().publish_many(conn, "t", [{"x": "x" * 20_000}] * 1_000)
 
         def shed() -> bool:
@@ -296,7 +293,7 @@ def test_a_beat_moves_a_client_past_what_it_may_not_see(
 ) -> None:
     monkeypatch.setattr("durable_notify.web.streaming.client.BEAT", 0.05)
     with stream(f"{start(StreamAccess(('t',), filter=lambda _: False))}/events?topic=t") as events:
-        events.next("")
+        events.next("place")
         first = events.token
         put(conn, "t")
         while events.token == first:

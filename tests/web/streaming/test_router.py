@@ -88,7 +88,7 @@ def test_a_server_that_stops_does_not_wait_for_streams(dsn: str) -> None:
             assert process.stdout is not None
             base = f"http://127.0.0.1:{process.stdout.readline().strip()}/live"
             with stream(f"{base}/events?topic=t") as events:
-                events.next("")
+                events.next("place")
                 process.send_signal(signal.SIGTERM)
                 with pytest.raises(EOFError):  # a clean end: the browser connects again
                     events.next("message")

@@ -18,6 +18,7 @@ export function follow(url, { onMessage, onGap, onReset, after = null, silence =
       if (handle) handle(JSON.parse(event.data));
       after = event.lastEventId || after;
     });
+    on("place");  // where it is before any message: it may have to connect again before one comes
     on("message", onMessage);
     on("gap", onGap);
     on("reset", onReset);
