@@ -82,7 +82,7 @@ def check_handler(handler: Any, *, awaited: bool) -> None:
         raise InvalidArgument(f"calling {name_of(handler)} only makes {kind}: {REMEDIES[kind]}")
 
 
-def check_arguments(handler: Callable[..., Any], names: tuple[str, ...]) -> None:
+def check_arguments(handler: Any, names: tuple[str, ...]) -> None:
     """Raise InvalidArgument if a handler cannot be called with what has these names."""
     try:
         signature = inspect.signature(handler)

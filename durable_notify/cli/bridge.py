@@ -11,6 +11,7 @@ from .._sync.bridge import Bridge
 from .capture import capture
 from .common import common, pass_database
 from .errors import Failure
+from .listing import Listing
 from .params import json_line
 from .tables import print_table, table_of
 
@@ -22,7 +23,7 @@ __all__ = ["bridge"]
 _SEARCH_PATH = '"$user", public, durable_notify_compat, pg_catalog'
 
 
-@click.group("bridge")
+@click.group("bridge", cls=Listing)
 @common
 def bridge() -> None:
     """Adopt programs that use LISTEN and NOTIFY, step by step; you can undo each step."""

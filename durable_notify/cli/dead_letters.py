@@ -12,6 +12,7 @@ from .._sync.admin import Admin
 from .common import common, confirm, pass_database
 from .conditions import check_chosen, choosing, given_conditions, messages
 from .errors import Failure
+from .listing import Listing
 from .params import as_text, json_line, shown, shown_age
 from .tables import print_table, table_of
 
@@ -24,7 +25,7 @@ __all__ = ["dead_letters"]
 chosen = choosing(since="Given up since then: ISO 8601, or 10m, 2h.", until="Given up before then.")
 
 
-@click.group("dead-letters", invoke_without_command=True)
+@click.group("dead-letters", invoke_without_command=True, cls=Listing)
 @common
 @click.option("--group", help="Those of one group only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

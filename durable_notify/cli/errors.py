@@ -28,6 +28,7 @@ from ..errors import (
     UnknownTopic,
 )
 from .grant_hints import rights_remedy
+from .listing import Listing
 from .params import shown
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Failure(click.ClickException):
             click.echo(shown(self.remedy), err=True)
 
 
-class Group(click.Group):
+class Group(Listing):
     """Commands whose errors are turned into Failures."""
 
     def invoke(self, ctx: click.Context) -> object:

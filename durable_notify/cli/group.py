@@ -11,6 +11,7 @@ import click
 from .._sync.admin import Admin
 from ..groups import RetryPolicy
 from .common import common, confirm, pass_database
+from .listing import Listing
 from .params import json_line, resolve, shown_age
 from .tables import print_table, table_of
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["group"]
 
 
-@click.group("group")
+@click.group("group", cls=Listing)
 @common
 def group() -> None:
     """List groups, and change them while their consumers run."""

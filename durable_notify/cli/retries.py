@@ -12,6 +12,7 @@ from .._sync.admin import Admin
 from .common import common, confirm, pass_database
 from .conditions import check_chosen, choosing, given_conditions, messages
 from .errors import Failure
+from .listing import Listing
 from .params import as_text, json_line, resolve, shown, shown_age
 from .tables import print_table, table_of
 
@@ -29,7 +30,7 @@ chosen = choosing(
 )
 
 
-@click.group("retries", invoke_without_command=True)
+@click.group("retries", invoke_without_command=True, cls=Listing)
 @common
 @click.option("--group", help="Those of one group only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
