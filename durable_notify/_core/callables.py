@@ -12,7 +12,7 @@ from ..errors import InvalidArgument, WorkNotDone
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["StopConsumer", "check_handler", "is_async", "left_undone"]
+__all__ = ["StopConsumer", "check_arguments", "check_handler", "is_async", "left_undone", "name_of"]
 
 
 class StopConsumer(BaseException):
@@ -41,6 +41,11 @@ def _called(function: Any) -> Any:
     if inspect.isroutine(function) or isinstance(function, type):
         return function
     return getattr(type(function), "__call__", function)  # noqa: B004 - not whether, but which
+
+
+def name_of(function: Any) -> str:
+    """Return the name of a function as people know it: without an address."""
+    return getattr(function, "__qualname__", None) or repr(function)
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -74,7 +79,22 @@ def check_handler(handler: Any, *, awaited: bool) -> None:
     elif inspect.isgeneratorfunction(called):
         kind = "a generator"
     if kind:
-        raise InvalidArgument(f"calling {handler!r} only makes {kind}: {REMEDIES[kind]}")
+        raise InvalidArgument(f"calling {name_of(handler)} only makes {kind}: {REMEDIES[kind]}")
+
+
+def check_arguments(handler: Any, names: tuple[str, ...]) -> None:
+    """Raise InvalidArgument if a handler cannot be called with what has these names."""
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):
+        return  # some functions in C have none
+    try:
+        signature.bind(*names)
+    except TypeError:
+        raise InvalidArgument(
+            f"a handler is called with {' and '.join(names)}, "
+            f"and {name_of(handler)} takes {signature}"
+        ) from None
 
 
 def left_undone(result: Any) -> str | None:

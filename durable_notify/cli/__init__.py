@@ -64,45 +64,27 @@ def cli() -> None:
     """
 
 
-for _command in (
-    server.demo,
-    torture.torture,
-    server.migrate,
-    publish.publish,
-    consume.consume,
-    run.run,
-    read.read,
-    group.group,
-    replay.replay,
-    replay.replay_job,
-    replay.seek,
-    status.status,
-    web.web,
-    doctor.doctor,
-    dead_letters.dead_letters,
-    retries.retries,
-    audit.audit,
-    asyncapi.asyncapi,
-    access.grant,
-    access.revoke,
-    access.grants,
-    server.embedded,
-    wakeups.wakeups,
-    bridge.bridge,
-    relay.relay,
-    webhook.webhook,
-    ingest.ingest,
-    watch.watch,
-    reanchor.reanchor,
-    retention.retention,
-    retention.lost_messages,
-    retention.topics,
-    maintain.maintain,
-    erase.erase,
-    operator_events.operator_events,
-    schedule.schedule,
-):
+_COMMANDS: dict[str, tuple[click.Command, ...]] = {
+    "Begin": (server.demo, server.migrate, server.embedded),
+    "Publish and consume": (
+        publish.publish, consume.consume, run.run, read.read, schedule.schedule, asyncapi.asyncapi,
+    ),
+    "Look": (status.status, retention.topics, web.web, doctor.doctor, audit.audit),
+    "Failures and replays": (
+        dead_letters.dead_letters, retries.retries, replay.replay, replay.replay_job, replay.seek,
+    ),
+    "Operate": (
+        group.group, retention.retention, retention.lost_messages, maintain.maintain, erase.erase,
+        wakeups.wakeups, operator_events.operator_events, reanchor.reanchor, torture.torture,
+        access.grant, access.revoke, access.grants,
+    ),
+    "Reach others": (relay.relay, ingest.ingest, webhook.webhook, bridge.bridge, watch.watch),
+}  # fmt: skip
+for _command in (command for commands in _COMMANDS.values() for command in commands):
     cli.add_command(_command)
+cli.headings = {
+    heading: [str(command.name) for command in commands] for heading, commands in _COMMANDS.items()
+}
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from .._sync.bridge import Bridge
 from .capture import capture
 from .common import common, pass_database
 from .errors import Failure
+from .listing import Listing
 from .tables import as_json, print_list
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ __all__ = ["bridge"]
 _SEARCH_PATH = '"$user", public, durable_notify_compat, pg_catalog'
 
 
-@click.group("bridge")
+@click.group("bridge", cls=Listing)
 @common
 def bridge() -> None:
     """Adopt programs that use LISTEN and NOTIFY, step by step; you can undo each step."""

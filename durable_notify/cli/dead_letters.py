@@ -11,6 +11,7 @@ from .._sync.admin.admin import Admin
 from .common import common, confirm, pass_database
 from .conditions import check_chosen, choosing, given_conditions
 from .errors import Failure
+from .listing import Listing
 from .params import as_text, json_line, messages, shown, shown_age
 from .tables import as_json, print_list
 
@@ -23,7 +24,7 @@ __all__ = ["dead_letters"]
 chosen = choosing(since="Given up since then: ISO 8601, or 10m, 2h.", until="Given up before then.")
 
 
-@click.group("dead-letters", invoke_without_command=True)
+@click.group("dead-letters", invoke_without_command=True, cls=Listing)
 @common
 @click.option("--group", help="Those of one group only.")
 @as_json

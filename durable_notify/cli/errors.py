@@ -29,6 +29,7 @@ from ..errors import (
     UnknownGroup,
     UnknownTopic,
 )
+from .listing import Listing
 from .params import shown
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ __all__ = ["Failure", "Group", "status_of"]
 
 log = logging.getLogger("durable_notify")
 
-MIGRATE = "run: durable-notify migrate"
+MIGRATE = "run: durable-notify migrate{same}"
 #: Error texts of libpq while it connects, with the remedy.
 CONNECTING = (
     (r"Connection refused|No such file or directory|Is the server running",
@@ -114,7 +115,7 @@ class Failure(click.ClickException):
             click.echo(shown(self.remedy), err=True)
 
 
-class Group(click.Group):
+class Group(Listing):
     """Commands whose errors are turned into Failures."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -184,7 +185,7 @@ def _explained(error: Exception, database: Database, command: str | None) -> Fai
     if isinstance(error, psycopg.Error):
         return _of_postgres(error, database, command)
     if isinstance(error, (SchemaMissing, SchemaTooOld)):
-        return Failure(str(error).split(" Run ")[0], MIGRATE)
+        return Failure(str(error).split(" Run ")[0], _on(MIGRATE, database))
     if isinstance(error, (UnknownGroup, UnknownTopic)):
         return Failure(str(error).split(". ")[0], "see: durable-notify status")
     if isinstance(error, BrokerUnavailable):
@@ -196,13 +197,19 @@ def _explained(error: Exception, database: Database, command: str | None) -> Fai
     )
 
 
+def _on(remedy: str, database: Database) -> str:
+    """Return a remedy whose command is for the same database, if only an option names it."""
+    same = ", with the same --dsn" if database.source == "--dsn" else ""
+    return remedy.format(same=same)
+
+
 def _of_postgres(error: psycopg.Error, database: Database, command: str | None) -> Failure:
     state, primary = error.sqlstate, error.diag.message_primary
     if state == "42501":
         remedy = _how_to_allow(database.dsn, command, error.diag.message_hint)
         return Failure(primary or "insufficient privilege", remedy)
     if state and primary and not state.startswith("08"):
-        return Failure(f"PostgreSQL says: {primary}", BY_SQLSTATE.get(state, ""))
+        return Failure(f"PostgreSQL says: {primary}", _on(BY_SQLSTATE.get(state, ""), database))
     if is_ambiguous(database.given or ""):
         return Failure(f"no connection to the database of {database.source}", ENCODE)
     text = " ".join(str(error).split())

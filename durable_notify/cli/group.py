@@ -11,6 +11,7 @@ import click
 from .._sync.admin.admin import Admin
 from ..groups import LIMITS, with_retry_policy
 from .common import common, confirm, pass_database
+from .listing import Listing
 from .params import error_line, resolve, shown_age
 from .tables import as_json, print_list
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["group"]
 
 
-@click.group("group")
+@click.group("group", cls=Listing)
 @common
 def group() -> None:
     """List groups, and change them while their consumers run."""

@@ -8,6 +8,7 @@ import click
 
 from .._sync.admin.admin import Admin
 from .common import common, pass_database
+from .listing import Listing
 from .params import shown
 from .tables import as_json, print_list
 
@@ -19,7 +20,7 @@ __all__ = ["operator_events"]
 KINDS = click.Choice(["dead_letter", "loss", "group_failing", "retention_alarm"])
 
 
-@click.group("operator-events")
+@click.group("operator-events", cls=Listing)
 @common
 def operator_events() -> None:
     """Publish dead letters, losses and alarms as messages, for handlers and webhooks that alert."""

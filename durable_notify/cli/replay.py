@@ -13,6 +13,7 @@ from .._sync.admin.admin import Admin
 from .common import common, confirm, pass_database
 from .conditions import given_conditions
 from .errors import Failure
+from .listing import Listing
 from .params import Moment, messages, resolve
 from .tables import as_json, print_list
 
@@ -125,7 +126,7 @@ def seek(
     click.echo(f"{done.redelivered} redelivered, {done.skipped} skipped")
 
 
-@click.group("replay-job")
+@click.group("replay-job", cls=Listing)
 @common
 def replay_job() -> None:
     """Redeliver selected messages to a group, while new ones keep arriving."""

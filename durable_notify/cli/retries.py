@@ -11,6 +11,7 @@ from .._sync.admin.admin import Admin
 from .common import common, confirm, pass_database
 from .conditions import check_chosen, choosing, given_conditions
 from .errors import Failure
+from .listing import Listing
 from .params import as_text, error_line, json_line, messages, resolve, shortened, shown, shown_age
 from .tables import as_json, print_list
 
@@ -30,7 +31,7 @@ chosen = choosing(
 )
 
 
-@click.group("retries", invoke_without_command=True)
+@click.group("retries", invoke_without_command=True, cls=Listing)
 @common
 @click.option("--group", help="Those of one group only.")
 @as_json

@@ -13,6 +13,7 @@ from .._sync.scheduler import Scheduler
 from ..schedules import MISSED, Schedule
 from .common import common, pass_database
 from .handler import Attribute
+from .listing import Listing
 from .ndjson import parse_json
 from .params import Length, shown
 from .tables import as_json, print_list
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["schedule"]
 
 
-@click.group("schedule")
+@click.group("schedule", cls=Listing)
 @common
 def schedule() -> None:
     """Publish messages again and again: by cron in a time zone, or at intervals."""

@@ -11,6 +11,7 @@ import click
 from .. import embedded as servers
 from .. import schema
 from .common import common, interruptible, pass_database
+from .listing import Listing
 
 if TYPE_CHECKING:
     from .database import Database
@@ -53,7 +54,7 @@ def migrate(
         )
 
 
-@click.group()
+@click.group(cls=Listing)
 @common
 def embedded() -> None:
     """Your own PostgreSQL, in your data folder (or DURABLE_NOTIFY_HOME)."""

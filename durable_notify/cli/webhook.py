@@ -14,6 +14,7 @@ from ..brokers.webhooks import WebhookOptions, send_test
 from ..endpoints import KEY, read_places
 from .common import common, pass_database
 from .errors import Failure
+from .listing import Listing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,7 +95,7 @@ def headers_of(given: Iterable[str]) -> dict[str, str]:
     return found
 
 
-@click.group("webhook")
+@click.group("webhook", cls=Listing)
 @common
 def webhook() -> None:
     """Manage endpoints of webhooks, send to them, and try them out."""

@@ -40,7 +40,7 @@ def find(connection: Any) -> Caller | psycopg.Connection[Any]:
     )
     if _is_async(connection):
         wanted += ", which is for asyncio: use AsyncPublisher, AsyncAdmin or AsyncConsumer with it"
-    raise UnsupportedConnection(wanted)
+    raise UnsupportedConnection(wanted + _way(connection))
 
 
 async def find_async(connection: Any) -> AsyncCaller | psycopg.AsyncConnection[Any]:
@@ -60,7 +60,17 @@ async def find_async(connection: Any) -> AsyncCaller | psycopg.AsyncConnection[A
     )
     if _is_plain(connection):
         wanted += ", which is synchronous: use Publisher, Admin or Consumer with it"
-    raise UnsupportedConnection(wanted)
+    raise UnsupportedConnection(wanted + _way(connection))
+
+
+def _way(given: Any) -> str:
+    """Return how to get a connection from what is often given instead; or nothing."""
+    if sqlalchemy.is_engine(given):
+        opening = "async with" if type(given).__name__.startswith("Async") else "with"
+        return f": `{opening} engine.begin() as connection` opens one"
+    if isinstance(given, (psycopg.Cursor, psycopg.AsyncCursor)):
+        return ": give its cursor.connection"
+    return ""
 
 
 def _is_async(connection: Any) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .base import Params, Rows
 
-__all__ = ["begun", "begun_async", "caller", "caller_async", "is_async", "is_plain"]
+__all__ = ["begun", "begun_async", "caller", "caller_async", "is_async", "is_engine", "is_plain"]
 
 
 def is_plain(connection: Any) -> bool:
@@ -42,6 +42,12 @@ def is_async(connection: Any) -> bool:
     """Return whether it is an AsyncConnection or AsyncSession."""
     kinds = ("AsyncConnection", "AsyncSession", "async_scoped_session")
     return isinstance(connection, tuple(_loaded("sqlalchemy.ext.asyncio", *kinds)))
+
+
+def is_engine(source: Any) -> bool:
+    """Return whether it is an engine, also one for asyncio."""
+    kinds = (*_loaded("sqlalchemy", "Engine"), *_loaded("sqlalchemy.ext.asyncio", "AsyncEngine"))
+    return isinstance(source, kinds)
 
 
 def _loaded(module: str, *kinds: str) -> list[type]:

@@ -112,6 +112,10 @@ def test_bad_dsn(bad: str, status: int) -> None:
         assert "secret" not in done.stderr
 
 
+def test_a_bad_dsn_is_told_how_one_is_written() -> None:
+    fails(run("status", "--dsn", "app"), 2, "Write postgresql://user@host:5432/database, or 'host")
+
+
 def test_schema_that_is_not_there(empty_dsn: str) -> None:
     for arguments in (
         ["publish", "t", "1"],
@@ -120,7 +124,9 @@ def test_schema_that_is_not_there(empty_dsn: str) -> None:
         ["status"],
         ["dead-letters"],
     ):
-        fails(run(*arguments, dsn=empty_dsn), 1, "\nrun: durable-notify migrate")
+        fails(run(*arguments, dsn=empty_dsn), 1, "\nrun: durable-notify migrate\n")
+    given = run("status", "--dsn", empty_dsn)
+    fails(given, 1, "\nrun: durable-notify migrate, with the same --dsn\n")
     good("migrate", dsn=empty_dsn)
     good("migrate", dsn=empty_dsn)
     assert good("publish", "t", "1", dsn=empty_dsn) == "1\n"

@@ -78,3 +78,20 @@ def test_required_options_are_marked() -> None:
             if isinstance(param, click.Option) and param.required:
                 (row,) = re.findall(rf"^\| `{param.opts[0]} .*$", SECTIONS[name], re.MULTILINE)
                 assert "required" in row
+
+
+def every_group(name: str, command: click.Command) -> Iterator[tuple[str, click.Group]]:
+    """A group of commands, and those in it."""
+    if isinstance(command, click.Group):
+        yield name, command
+        for word, inner in command.commands.items():
+            yield from every_group(f"{name} {word}", inner)
+
+
+@pytest.mark.parametrize(("name", "group"), [*every_group("durable-notify", cli)])
+def test_help_lists_every_command_once_and_in_full(name: str, group: click.Group) -> None:
+    context = click.Context(group, info_name=name, terminal_width=80)
+    listed = group.get_help(context).partition("\nOptions:\n")[2]
+    for word in group.commands:
+        assert len(re.findall(rf"^  {re.escape(word)}  ", listed, re.MULTILINE)) == 1, word
+    assert "..." not in listed

@@ -28,6 +28,7 @@ from tests.support.api import maybe_await
 
 OF_ASYNCIO = "which is for asyncio: use AsyncPublisher"
 SYNCHRONOUS = "which is synchronous: use Publisher"
+ENGINE = r": `(async )?with engine\.begin\(\) as connection` opens one"
 
 
 @every
@@ -56,11 +57,17 @@ async def test_what_lends_connections_is_none(dsn: str, topic: str, publisher: A
         psycopg2_pool_of(dsn) as pool,
         asyncpg_pool(dsn) as apool,
     ):
-        for source in (plain, other, pool, apool):
-            with pytest.raises(
-                dn.errors.UnsupportedConnection, match=f"not {type(source).__name__}$"
-            ):
+        for source, way in ((plain, ENGINE), (other, ENGINE), (pool, ""), (apool, "")):
+            wanted = rf"not {type(source).__name__}{way}$"
+            with pytest.raises(dn.errors.UnsupportedConnection, match=wanted):
                 await maybe_await(publisher.publish(source, topic, 1))
+
+
+async def test_a_cursor_is_none(dsn: str, topic: str) -> None:
+    with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
+        with pytest.raises(dn.errors.UnsupportedConnection, match=r"give its cursor\.connection$"):
+            dn.Publisher().publish(cursor, topic, 1)  # type: ignore[arg-type]
+        dn.Publisher().publish(cursor.connection, topic, 1)
 
 
 async def test_other_databases(dsn: str, topic: str) -> None:

@@ -90,8 +90,12 @@ def write_markdown(pages: dict[str, str]) -> None:
 def serve() -> None:
     """Serve the site on this machine."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(SITE))
-    with http.server.ThreadingHTTPServer(ADDRESS, handler) as server:
-        print(f"http://{ADDRESS[0]}:{ADDRESS[1]}/ (Ctrl+C ends it)", flush=True)
+    try:
+        server = http.server.ThreadingHTTPServer(ADDRESS, handler)
+    except OSError:  # the port is in use: take a free one
+        server = http.server.ThreadingHTTPServer((ADDRESS[0], 0), handler)
+    with server:
+        print(f"http://{ADDRESS[0]}:{server.server_port}/ (Ctrl+C ends it)", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
-from ..._core.callables import HALVES, check_done, check_handler, is_async
+from ..._core.callables import HALVES, check_arguments, check_done, check_handler, is_async, name_of
 from ...errors import InvalidArgument, NoHandler
 from ...middleware import Handling, generators
 from ...topics import ByTopic, check_pattern, overlap
@@ -61,10 +60,12 @@ class Handlers:
         if name in self.topics:
             raise InvalidArgument(f"topic {name!r} has a handler already")
         check_handler(handler, awaited=AWAITS)
-        _check_arguments(handler, _ARGUMENTS[transaction is not None])
+        check_arguments(handler, _ARGUMENTS[transaction is not None])
         if thread:
             if is_async(handler):
-                raise InvalidArgument(f"thread=True is for plain functions: {handler!r} is async")
+                raise InvalidArgument(
+                    f"thread=True is for plain functions: {name_of(handler)} is async"
+                )
             if AWAITS and transaction is not None:
                 raise InvalidArgument(f"a thread cannot use a connection for asyncio: {HALVES}")
             handler = in_threads(handler)
@@ -109,6 +110,7 @@ class Handlers:
         if self.topics:
             raise InvalidArgument("this consumer has handlers by on(): run it without another")
         check_handler(handler, awaited=AWAITS)
+        check_arguments(handler, ("a list of messages",) if is_batch else ("message",))
         return self._within_middleware(handler, is_batch=is_batch)
 
     def _route(self, message: Message[Any]) -> Any:
@@ -160,16 +162,3 @@ def _is_one_connection(source: Any) -> bool:
     return all(hasattr(source, name) for name in ("begin", "execute")) and not hasattr(
         source, "registry"
     )
-
-
-def _check_arguments(handler: Callable[..., Any], names: tuple[str, ...]) -> None:
-    try:
-        signature = inspect.signature(handler)
-    except (TypeError, ValueError):
-        return  # some functions in C have none
-    try:
-        signature.bind(*names)
-    except TypeError:
-        raise InvalidArgument(
-            f"a handler is called with {' and '.join(names)}, and {handler!r} takes {signature}"
-        ) from None

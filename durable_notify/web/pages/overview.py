@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route
 
 from ..charts import Chart, chart
+from ..sample import EMPTY
 from ..site import entered, page
 
 if TYPE_CHECKING:
@@ -29,20 +30,21 @@ async def overview(request: Request) -> Response:
     site, access = await entered(request)
     sampler = site.sampler
     await sampler.ensure()
-    topics = [each for each in sampler.seen.topics.values() if access.sees(each.name)]
-    pairs = (one for one in sampler.seen.pairs if one.lag and access.sees(one.topic))
+    seen = sampler.seen  # once: a look may end meanwhile
+    topics = [each for each in seen.topics.values() if access.sees(each.name)]
+    pairs = (one for one in seen.pairs if one.lag and access.sees(one.topic))
     behind = sum(each.behind for each in topics)
     span = request.query_params.get("span", "")
     if access.sees_all:
-        groups = len(sampler.seen.groups)
+        groups = len(seen.groups)
     else:
-        groups = len({one.group for one in sampler.seen.pairs if access.sees(one.topic)})
+        groups = len({one.group for one in seen.pairs if access.sees(one.topic)})
     return page(
         request, "overview.html", access=access, behind=list(islice(pairs, MAX_GROUPS)),
         # A finding may name topics, and sums have all of them: they are for those who see all.
         findings=sampler.findings if access.sees_all else [],
         charts=charts_of(sampler, None, None, span) if access.sees_all else None, span=span,
-        more=max(0, behind - MAX_GROUPS), topics=len(topics), groups=groups,
+        more=max(0, behind - MAX_GROUPS), topics=len(topics), groups=groups, looked=seen is not EMPTY,
     )  # fmt: skip
 
 
