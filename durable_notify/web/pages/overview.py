@@ -44,7 +44,8 @@ async def overview(request: Request) -> Response:
         # A finding may name topics, and sums have all of them: they are for those who see all.
         findings=sampler.findings if access.sees_all else [],
         charts=charts_of(sampler, None, None, span) if access.sees_all else None, span=span,
-        more=max(0, behind - MAX_GROUPS), topics=len(topics), groups=groups, looked=seen is not EMPTY,
+        more=max(0, behind - MAX_GROUPS), topics=len(topics), groups=groups,
+        looked=seen is not EMPTY,
     )  # fmt: skip
 
 
