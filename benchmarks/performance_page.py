@@ -46,7 +46,8 @@ TABLES = {
             "ours, a consumer asleep": "10,000 rows in one statement, of plain",
             "the same table and indexes, no trigger": "no trigger, of plain",
             "control: plain again": "plain again, of plain",
-            "rings a statement": "rings a statement",
+            "rings of the statement": "rings of a statement",
+            "rings of the consumer": "rings of the consumer, which frees keys meanwhile",
         },
     ),
     "waking": Table(

@@ -29,7 +29,7 @@ PUBLISH = "INSERT INTO durable_notify.outbox (topic, payload) VALUES (%s, %s)"
 
 
 async def consume(dsn: str, topics: list[str], group: str) -> None:
-    """Handle messages; on ``count``, print how many so far and the number of wake-ups."""
+    """Handle messages; on ``count``, print how many, and the rings of publishers and of settles."""
     handled = 0
     latencies: list[int] = []
 
@@ -50,8 +50,10 @@ async def consume(dsn: str, topics: list[str], group: str) -> None:
         told = await words()
         say("ready")
         while await told.readline():
-            rings = [n async for n in watcher.notifies(timeout=0)]
-            say({"handled": handled, "rings": len(rings), "latencies": latencies})
+            hints = [ring.payload async for ring in watcher.notifies(timeout=0)]
+            freed = hints.count("0")  # settles that free a key; publishers send an id
+            rings = {"rings": len(hints) - freed, "freed": freed}
+            say({"handled": handled, "latencies": latencies, **rings})
             handled, latencies = 0, []
         consumer.stop()
         await running

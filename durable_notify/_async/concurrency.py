@@ -98,19 +98,28 @@ class Event:
 
 
 class Queue(Generic[T]):
-    """An unbounded queue."""
+    """An unbounded queue that wakes only as many getters as are needed.
+
+    An entry wakes one getter. If entries are left in the next turn of the event loop, twice as many
+    are woken, and so on. None is woken while one is at a checkpoint: that one takes the next entry.
+    So one getter takes all entries if it never waits for anything else, and all take some if each
+    of them waits.
+    """
 
     EMPTY = asyncio.QueueEmpty
 
     def __init__(self) -> None:
         self._entries: collections.deque[T] = collections.deque()
         self._getters: collections.deque[asyncio.Future[bool]] = collections.deque()
+        self._spreading = False  # whether more getters may be woken in the next turn
+        self._at_checkpoint = 0  # how many getters are there
         self.size = self._entries.__len__
 
     def put(self, *entries: T) -> None:
         """Add entries."""
         self._entries.extend(entries)
-        self._wake(len(entries))
+        if not self._spreading:
+            self._spread(1)
 
     def get_nowait(self) -> T:
         """Return the next entry, or raise EMPTY."""
@@ -132,6 +141,22 @@ class Queue(Generic[T]):
             if not (in_time or self._entries):
                 raise asyncio.QueueEmpty
         return self._entries.popleft()
+
+    async def checkpoint(self) -> None:
+        """Let other tasks run; the caller takes the next entry after that."""
+        self._at_checkpoint += 1
+        try:
+            await checkpoint()
+        finally:
+            self._at_checkpoint -= 1
+
+    def _spread(self, getters: int) -> None:
+        """Wake so many getters if there are entries, and more in the next turn if some are left."""
+        self._spreading = bool(self._entries and self._getters)
+        if self._spreading:
+            woken = 0 if self._at_checkpoint else getters
+            self._wake(woken)
+            self._getters[0].get_loop().call_soon(self._spread, 2 * woken or 1)
 
     def _wake(self, getters: int) -> None:
         for getter in self._getters:

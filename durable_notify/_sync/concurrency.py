@@ -92,6 +92,7 @@ class Queue(Generic[T]):
         self._queue: queue.SimpleQueue[T] = queue.SimpleQueue()
         self.get_nowait = self._queue.get_nowait  # raises EMPTY
         self.size = self._queue.qsize
+        self.checkpoint = checkpoint
 
     EMPTY = queue.Empty
 

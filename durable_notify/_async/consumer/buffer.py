@@ -50,6 +50,7 @@ class AsyncPrefetchBuffer:
         self._decoder = decoder
         self._gate: KeyGate[AsyncMessage] = KeyGate()
         self._queue: Queue[AsyncMessage | None] = Queue()
+        self.checkpoint = self._queue.checkpoint  # between two messages
         self._queued_now = 0
         self._cut_short: list[list[AsyncMessage]] = []  # batches whose callers were cancelled
         self._mutex = threading.Lock()  # sync handlers run in several threads

@@ -51,6 +51,7 @@ class PrefetchBuffer:
         self._decoder = decoder
         self._gate: KeyGate[Message] = KeyGate()
         self._queue: Queue[Message | None] = Queue()
+        self.checkpoint = self._queue.checkpoint  # between two messages
         self._queued_now = 0
         self._cut_short: list[list[Message]] = []  # batches whose callers were cancelled
         self._mutex = threading.Lock()  # sync handlers run in several threads

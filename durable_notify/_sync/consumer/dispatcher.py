@@ -12,7 +12,7 @@ from ..._core.callables import StopConsumer, check_done
 from ..._core.leases import Ack, Retry
 from ..._core.sanitize import describe
 from ...errors import AlreadySettled, HandlerTimeout, LeaseLost
-from ..concurrency import AWAITS, CANCELLED, Event, StillRuns, call, checkpoint, current_task, spawn
+from ..concurrency import CANCELLED, Event, StillRuns, call, current_task, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -101,7 +101,6 @@ class Dispatcher:
         self._living: set[int] = set()  # the numbers of the workers that were not given up
         self._numbers = itertools.count()
         self._work: Callable[[int], Any] = self._nothing
-        self._in_a_row = YIELD_EVERY
         self.fault: BaseException | None = None
 
     @property
@@ -118,8 +117,8 @@ class Dispatcher:
                 message = self._buffer.next()
                 if message is None or not self._handle(made, handler, message, [message]):
                     return
-                if handled % self._in_a_row == 0:
-                    checkpoint()
+                if handled % YIELD_EVERY == 0:
+                    self._buffer.checkpoint()
 
         self._work = work
 
@@ -132,15 +131,12 @@ class Dispatcher:
                 # A copy: the handler may take its list apart, and all are settled after it.
                 if not self._handle(made, handler, list(batch), batch):
                     return
-                checkpoint()
+                self._buffer.checkpoint()
 
         self._work = work
 
     def run(self, concurrency: int) -> None:
         """Call the handler for messages until there are no more."""
-        if AWAITS:
-            # Trap: all workers have their turn before the event loop looks at a socket again.
-            self._in_a_row = max(8, YIELD_EVERY // concurrency)  # fewer cost too much
         watch = spawn(self._watched, name="durable_notify watch")
         try:
             for _ in range(concurrency):
