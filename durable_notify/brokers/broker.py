@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 __all__ = [
+    "SENT",
     "UNCARRIED",
     "Broker",
     "BrokerMessage",
@@ -101,6 +102,9 @@ class Sent:
     """The broker has confirmed the message."""
 
 
+SENT = Sent()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Skipped(Sent):
     """The message was not wanted."""
@@ -157,9 +161,13 @@ class WorkingRoutes:
 
     def __init__(self) -> None:
         self._routes: dict[object, None] = {}
+        self._latest: object = None
 
     def note(self, route: object) -> None:
         """Record a route that works."""
+        if route == self._latest:
+            return
+        self._latest = route
         self._routes.pop(route, None)
         self._routes[route] = None
         if len(self._routes) > self.MAX:

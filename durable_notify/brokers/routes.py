@@ -81,7 +81,7 @@ class Routes:
 
 def _fill(values: Mapping[str, str], topic: str, key: str, message_id: object) -> dict[str, str]:
     return {
-        field: template.format(topic=topic, key=key, id=message_id)
+        field: key if template == "{key}" else template.format(topic=topic, key=key, id=message_id)
         for field, template in values.items()
     }
 
