@@ -192,8 +192,8 @@ class _Producer:
             for index, message in enumerate(messages):
                 receive = functools.partial(batch.receive, index)
                 try:
-                    while not self._produce(message, receive):
-                        await asyncio.sleep(0.01)
+                    while not self._produce(message, receive):  # noqa: ASYNC110 - it has no event
+                        await asyncio.sleep(SOON)
                 except self._kafka.KafkaException as error:
                     outcome = self._outcome_of(error.args[0], message.route["topic"])
                     batch.put(index, _final(outcome))
@@ -268,9 +268,10 @@ class _Batch:
 
     def _take(self) -> None:
         self._will_take = False  # Trap: first, because the other thread appends and then asks
-        while self._received:
-            index, error = self._received.popleft()
-            self.put(index, self._outcome_of(error, self._messages[index].route["topic"]))
+        messages, received, outcome_of = self._messages, self._received, self._outcome_of
+        while received:
+            index, error = received.popleft()
+            self.put(index, outcome_of(error, messages[index].route["topic"]))
 
     def put(self, index: int, outcome: Outcome) -> None:
         """Record an outcome, in the event loop."""

@@ -43,10 +43,11 @@ from .broker import (
     unless_set,
 )
 from .cloudevents import to_event
+from .reports import BatchReport
 from .routes import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import TypeAlias, Unpack
 
     from .._async.consumer.message import AsyncMessage
@@ -68,8 +69,6 @@ GRACE = 5.0
 WORKERS = 2
 #: After how many seconds a waiting batch lets later ones pass, and how many may wait like that.
 ASIDE = 1.0
-#: After how many seconds the first confirmed messages of a batch are settled, if others are not.
-SETTLE_AFTER = 0.05
 MAX_ASIDE = 8
 #: How often a message fails while others pass before its group's backoff applies.
 PASSED = 10
@@ -107,7 +106,7 @@ class RelayConsumer(AsyncConsumer):
         manager, buffer, urgent = self._lease_manager, self._buffer, False
         manager.check_open()
         for message in messages:
-            lease, message_id = message._lease, message.id
+            lease, message_id = message._lease, message.id  # noqa: SLF001 - ours
             try:
                 lease.record(message_id, _ACK)
             except (AlreadySettled, LeaseLost) as error:
@@ -144,7 +143,7 @@ class AsyncRelay:
         InvalidArgument: the URL, the mapping or an option cannot work.
     """
 
-    _consumer_class: type[AsyncConsumer[Any]] = RelayConsumer
+    _consumer_class: type[RelayConsumer] = RelayConsumer
 
     @old_spelling({"to": "broker_url", "batch": "batch_size", **INTERVALS}, of_group=True)
     def __init__(
@@ -316,7 +315,7 @@ class AsyncRelay:
 
         `alone`: one after the other, because one of them may break the connection for all.
         """
-        report = _Report(left, self._settle, self._ack)
+        report = BatchReport(left, self._settle, self._ack)
         messages = [outgoing for _, outgoing in left]
         sending = self._one_by_one(messages, report) if alone else self._tried(messages, report)
         waiting = asyncio.create_task(self._say_it_waits(len(messages)))
@@ -429,55 +428,6 @@ class AsyncRelay:
             self._routes.of(message.topic, message.key, message.id),
             message._ordering_key,  # noqa: SLF001 - what its group keeps in order
         )
-
-
-class _Report:
-    """Settles the messages of a batch by their outcomes: each after all earlier ones of its key.
-
-    Many at once: a broker confirms some messages at a time, and each settling costs the database.
-    """
-
-    def __init__(
-        self,
-        left: _Left,
-        settle: Callable[[AsyncMessage, Outcome], None],
-        ack: Callable[[list[AsyncMessage]], None],
-    ) -> None:
-        self._left, self._settle, self._ack = left, settle, ack
-        self._known: dict[int, Outcome] = {}
-        self._unsettled: Sequence[int] = range(len(left))
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __call__(self, index: int, outcome: Outcome) -> None:
-        self._known[index] = outcome
-        if len(self._known) == len(self._left):
-            self.settle()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SETTLE_AFTER, self.settle)
-
-    def settle(self) -> None:
-        """Settle what can be settled."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        unknown = set()  # the keys of messages without an outcome so far
-        left, sent = [], []
-        for index in self._unsettled:
-            message, outgoing = self._left[index]
-            key, outcome = outgoing.ordering_key, self._known.get(index)
-            if outcome is None or key in unknown:
-                left.append(index)
-                if key is not None:
-                    unknown.add(key)
-            elif message.is_settled:
-                pass  # with an earlier one of its key
-            elif isinstance(outcome, Sent):
-                sent.append(message)
-            else:
-                self._settle(message, outcome)
-        self._unsettled = left
-        if sent:
-            self._ack(sent)
 
 
 def _log_unsettled(message: AsyncMessage, error: Exception) -> None:
