@@ -19,6 +19,7 @@ from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import (
     SENT,
     UNCARRIED,
+    Answer,
     Rejected,
     RetryLater,
     Sent,
@@ -136,9 +137,7 @@ class Relay:
                 self._acks = acks
             return self._acks
 
-    async def _begin(
-        self, acks: _Acks, message: BrokerMessage
-    ) -> Outcome | asyncio.Future[Outcome]:
+    async def _begin(self, acks: _Acks, message: BrokerMessage) -> Outcome | Answer:
         subject = message.route["subject"]
         headers = _headers(message)
         flaw = (
@@ -223,18 +222,16 @@ class _Acks:
         self._inbox = client.new_inbox()
         self._numbers = itertools.count()
         #: By the subject of the answer, in the order of publishing.
-        self._waiting: dict[str, tuple[float, str, asyncio.Future[Outcome]]] = {}
+        self._waiting: dict[str, tuple[float, str, Answer]] = {}
         self._looking: set[asyncio.Task[None]] = set()
 
     async def subscribe(self) -> None:
         await self.client.subscribe(f"{self._inbox}.*", cb=self._receive)
 
-    async def publish(
-        self, subject: str, body: bytes, headers: dict[str, str]
-    ) -> asyncio.Future[Outcome]:
+    async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> Answer:
         """Publish a message; return a future of its outcome. Raises what the client raises."""
         reply = f"{self._inbox}.{next(self._numbers)}"
-        future: asyncio.Future[Outcome] = self._loop.create_future()
+        future = Answer()
         self._waiting[reply] = self._loop.time(), subject, future
         try:
             await self.client.publish(subject, body, reply, headers)
@@ -272,7 +269,7 @@ class _Acks:
             future.set_result(outcome)
 
 
-async def _resolve(future: asyncio.Future[Outcome], awaitable: Awaitable[Outcome]) -> None:
+async def _resolve(future: Answer, awaitable: Awaitable[Outcome]) -> None:
     try:
         outcome = await awaitable
     except Exception as error:  # noqa: BLE001 - for the caller
