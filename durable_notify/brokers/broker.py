@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 __all__ = [
+    "SENT",
     "UNCARRIED",
+    "Answer",
     "Broker",
     "BrokerMessage",
     "Gone",
@@ -101,6 +103,9 @@ class Sent:
     """The broker has confirmed the message."""
 
 
+SENT = Sent()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Skipped(Sent):
     """The message was not wanted."""
@@ -157,9 +162,13 @@ class WorkingRoutes:
 
     def __init__(self) -> None:
         self._routes: dict[object, None] = {}
+        self._latest: object = None
 
     def note(self, route: object) -> None:
         """Record a route that works."""
+        if route == self._latest:
+            return
+        self._latest = route
         self._routes.pop(route, None)
         self._routes[route] = None
         if len(self._routes) > self.MAX:
@@ -281,7 +290,7 @@ async def unless_set(event: asyncio.Event, awaitable: Awaitable[T], grace: float
 
 async def by_ordering_key(
     messages: Sequence[BrokerMessage],
-    begin: Callable[[BrokerMessage], Awaitable[Outcome | asyncio.Future[Outcome]]],
+    begin: Callable[[BrokerMessage], Awaitable[Outcome | Later]],
     report: Report,
     broken: asyncio.Event | None = None,
 ) -> list[Outcome]:
@@ -299,20 +308,73 @@ async def by_ordering_key(
     return sending.outcomes
 
 
+class Answer:
+    """An outcome that arrives later.
+
+    It is used like an ``asyncio.Future``, and calls back at once: through the loop, for each
+    message, that costs a twentieth of all.
+    """
+
+    __slots__ = ("_call", "_error", "_is_done", "_outcome")
+
+    def __init__(self) -> None:
+        self._is_done = False
+        self._outcome: Any = None
+        self._error: BaseException | None = None
+        self._call: Callable[[Answer], object] | None = None
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def cancelled(self) -> bool:
+        return self._outcome is None and self._error is None
+
+    def cancel(self) -> None:
+        self._is_done = True
+
+    def exception(self) -> BaseException | None:
+        return self._error
+
+    def result(self) -> Outcome:
+        outcome: Outcome = self._outcome
+        return outcome
+
+    def set_exception(self, error: BaseException) -> None:
+        self._error = error
+        self._end()
+
+    def set_result(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._end()
+
+    def add_done_callback(self, call: Callable[[Answer], object]) -> None:
+        self._call = call
+        if self._is_done:
+            call(self)
+
+    def _end(self) -> None:
+        self._is_done = True
+        if self._call is not None:
+            self._call(self)
+
+
+Later = Answer | asyncio.Future[Outcome]
+
+
 class _InOrder:
     """Sends messages from one task, because a task for each message costs more than sending it."""
 
     def __init__(
         self,
         messages: Sequence[BrokerMessage],
-        begin: Callable[[BrokerMessage], Awaitable[Outcome | asyncio.Future[Outcome]]],
+        begin: Callable[[BrokerMessage], Awaitable[Outcome | Later]],
         report: Report,
     ) -> None:
         self._messages, self._begin, self._report = messages, begin, report
         self.outcomes: list[Outcome] = [Unconfirmed("it was not confirmed")] * len(messages)
         self._ready: deque[int] = deque()  # nothing before these keeps them
         self._next: dict[int, int] = {}  # by a message, the next one of its ordering key
-        self._in_flight: set[asyncio.Future[Outcome]] = set()
+        self._in_flight: set[Later] = set()
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
         last: dict[object, int] = {}
@@ -340,13 +402,13 @@ class _InOrder:
 
     async def _send(self, index: int) -> None:
         begun = await self._begin(self._messages[index])
-        if not isinstance(begun, asyncio.Future):
+        if not isinstance(begun, (Answer, asyncio.Future)):
             self._over(index, begun)
             return
         self._in_flight.add(begun)
         begun.add_done_callback(functools.partial(self._answered, index))
 
-    def _answered(self, index: int, future: asyncio.Future[Outcome]) -> None:
+    def _answered(self, index: int, future: Later) -> None:
         if future not in self._in_flight or future.cancelled():
             return
         self._in_flight.discard(future)

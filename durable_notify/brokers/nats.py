@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import (
+    SENT,
     UNCARRIED,
+    Answer,
     Rejected,
     RetryLater,
     Sent,
@@ -34,7 +36,7 @@ from .ingest import IncomingMessage
 from .nats_headers import THEIRS, read_all_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from .broker import BrokerMessage, Outcome, Report
     from .routes import Routes
@@ -135,15 +137,15 @@ class Relay:
                 self._acks = acks
             return self._acks
 
-    async def _begin(
-        self, acks: _Acks, message: BrokerMessage
-    ) -> Outcome | asyncio.Future[Outcome]:
+    async def _begin(self, acks: _Acks, message: BrokerMessage) -> Outcome | Answer:
         subject = message.route["subject"]
         headers = _headers(message)
-        flaw = _flaw_of_subject(subject) or _flaw_of_headers(
-            headers, len(message.body), acks.client.max_payload
+        flaw = (
+            _flaw_of_subject(subject)
+            or (message.headers and _flaw_of_names(headers))
+            or _flaw_of_size(headers, len(message.body), acks.client.max_payload)
         )
-        if flaw is not None:
+        if flaw:
             return Rejected(flaw)
         try:
             return await acks.publish(subject, message.body, headers)
@@ -164,7 +166,7 @@ class Relay:
         except (self._js.APIError, *UNCARRIED) as error:
             return self._outcome_of(error, subject)
         self._working.note(subject)
-        return Sent()
+        return SENT
 
     def _outcome_of(self, error: Exception, subject: str) -> Outcome:
         outcome: Outcome = Unconfirmed(f"NATS did not confirm: {error_text(error)}")
@@ -220,18 +222,16 @@ class _Acks:
         self._inbox = client.new_inbox()
         self._numbers = itertools.count()
         #: By the subject of the answer, in the order of publishing.
-        self._waiting: dict[str, tuple[float, str, asyncio.Future[Outcome]]] = {}
+        self._waiting: dict[str, tuple[float, str, Answer]] = {}
         self._looking: set[asyncio.Task[None]] = set()
 
     async def subscribe(self) -> None:
         await self.client.subscribe(f"{self._inbox}.*", cb=self._receive)
 
-    async def publish(
-        self, subject: str, body: bytes, headers: dict[str, str]
-    ) -> asyncio.Future[Outcome]:
+    async def publish(self, subject: str, body: bytes, headers: dict[str, str]) -> Answer:
         """Publish a message; return a future of its outcome. Raises what the client raises."""
         reply = f"{self._inbox}.{next(self._numbers)}"
-        future: asyncio.Future[Outcome] = self._loop.create_future()
+        future = Answer()
         self._waiting[reply] = self._loop.time(), subject, future
         try:
             await self.client.publish(subject, body, reply, headers)
@@ -269,7 +269,7 @@ class _Acks:
             future.set_result(outcome)
 
 
-async def _resolve(future: asyncio.Future[Outcome], awaitable: Awaitable[Outcome]) -> None:
+async def _resolve(future: Answer, awaitable: Awaitable[Outcome]) -> None:
     try:
         outcome = await awaitable
     except Exception as error:  # noqa: BLE001 - for the caller
@@ -312,13 +312,18 @@ async def connect(nats: Any, url: str, closed: asyncio.Event) -> Any:
 
 
 def _headers(message: BrokerMessage) -> dict[str, str]:
-    headers = {
-        _kept(name): value if _PLAIN.fullmatch(value) else json.dumps(value)
-        for name, value in message.all_headers("ce-").items()
-    }
+    headers = message.all_headers("ce-")
+    if message.headers:
+        headers = {_kept(name): _plain(value) for name, value in headers.items()}
+    elif message.key is not None:
+        headers["durable-notify-key"] = _plain(message.key)
     headers["content-type"] = message.content_type
     headers["Nats-Msg-Id"] = message.id
     return headers
+
+
+def _plain(value: str) -> str:
+    return value if _PLAIN.fullmatch(value) else json.dumps(value)
 
 
 @functools.lru_cache(1000)
@@ -337,13 +342,18 @@ def _is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def _flaw_of_headers(headers: Mapping[str, str], body: int, max_payload: int) -> str | None:
+def _flaw_of_names(headers: Iterable[str]) -> str | None:
+    for name in headers:
+        if not _is_name(name):
+            return f"NATS cannot carry a header of the name {name[:40]!r}"
+    return None
+
+
+def _flaw_of_size(headers: Mapping[str, str], body: int, max_payload: int) -> str | None:
     # Trap: the client checks only the body. The server counts headers too, and closes the
     # connection if a message is too large.
     size = body + 12
     for name, value in headers.items():
-        if not _is_name(name):
-            return f"NATS cannot carry a header of the name {name[:40]!r}"
         size += len(name) + len(value) + 4
     if max_payload and size > max_payload:
         return (

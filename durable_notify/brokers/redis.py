@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
 
 from ..errors import BrokerUnavailable, InvalidArgument
 from .broker import (
+    SENT,
     UNCARRIED,
     Rejected,
     Sent,
@@ -43,6 +45,9 @@ FINAL = ("WRONGTYPE",)
 NO_ENTRY = ("NOAUTH", "WRONGPASS", "NOPERM", "DENIED")
 
 
+_MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
+
+
 class _Broke(Unconfirmed):
     """The connection broke, so that no other message can be sent either."""
 
@@ -61,6 +66,7 @@ class Relay:
             self._client = aio.from_url(
                 url,
                 # Trap: with a socket_timeout, the client starts a timer for each answer.
+                socket_timeout=None,
                 socket_connect_timeout=PATIENCE,
                 # Trap: if the client retried a transaction whose answer was lost, the messages
                 # would silently arrive twice.
@@ -128,22 +134,15 @@ class Relay:
 
     async def _transaction(self, messages: Sequence[BrokerMessage]) -> list[Outcome]:
         errors = self._errors
-        outcomes: list[Outcome] = [self._flaw(message) or Sent() for message in messages]
+        outcomes: list[Outcome] = [self._flaw(message) or SENT for message in messages]
         indexes = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, Sent)]
         if not indexes:
             return outcomes
         failed: Outcome
         try:
-            async with (
-                asyncio.timeout(PATIENCE),
-                self._client.pipeline(transaction=True) as pipe,
-            ):
-                # Trap: the client would add the command, with the payload, to the error's text, and
-                # the text would no longer start with Redis's code.
-                pipe.annotate_exception = lambda *_: None
-                for index in indexes:
-                    pipe.execute_command(*_xadd(messages[index]))
-                results = await pipe.execute(raise_on_error=False)
+            commands = [_xadd(messages[index]) for index in indexes]
+            async with asyncio.timeout(PATIENCE):
+                results = await self._execute(commands)
         except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
             failed = _Broke(f"the connection to Redis broke: {_said(error)}")
         except (errors.RedisError, *UNCARRIED) as error:  # nothing of it was executed
@@ -158,6 +157,32 @@ class Relay:
         for index in indexes:
             outcomes[index] = failed
         return outcomes
+
+    async def _execute(self, commands: list[bytes]) -> list[Any]:
+        """Execute commands in a transaction; return the answer to each, or its error.
+
+        The client's pipelines do the same, at twice the cost.
+
+        Raises:
+            ResponseError: Redis has executed none of them.
+        """
+        pool = self._client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command([_MULTI, *commands, _EXEC])
+            refused: Exception | None = None
+            for _ in range(len(commands) + 1):
+                try:
+                    await connection.read_response()
+                except self._errors.ResponseError as error:
+                    refused = refused or error
+            try:
+                answers: list[Any] = await connection.read_response()
+            except self._errors.ResponseError as error:
+                raise refused or error from None
+            return answers
+        finally:
+            await pool.release(connection)
 
     async def _one_by_one(self, messages: Sequence[BrokerMessage]) -> list[Outcome]:
         """Find out which messages Redis refuses, after it refused all of them together."""
@@ -202,26 +227,27 @@ def _said(error: Exception) -> str:
     return text if text.startswith(code) else f"{code} {text}"
 
 
-def _xadd(message: BrokerMessage) -> list[str | bytes]:
-    """Return the command that adds an entry.
+def _xadd(message: BrokerMessage) -> bytes:
+    """Return the command that adds an entry, as Redis reads it.
 
-    The client's own method takes a mapping, and checks it; and it is slower with text than with
-    bytes.
+    The client would look at each of its parts, which takes longer than all else here.
     """
     route = message.route
-    maxlen = int(route["maxlen"])
-    command: list[str | bytes] = [
-        "XADD", route["stream"], *(("MAXLEN", "~", route["maxlen"]) if maxlen else ()), b"*",
+    parts = [b"XADD", route["stream"].encode()]
+    if int(route["maxlen"]):
+        parts += (b"MAXLEN", b"~", route["maxlen"].encode())
+    parts += (
+        b"*",
         b"id", message.id.encode(),
         b"topic", message.topic.encode(),
         b"payload", message.body,
         b"content-type", message.content_type.encode(),
         b"headers", _as_json(message.headers).encode() if message.headers else b"{}",
-        b"published_at", message.published_at.isoformat().encode(),
-    ]  # fmt: skip
+        b"published_at", message.published_at.astimezone(UTC).isoformat().encode(),
+    )  # fmt: skip
     if message.key is not None:
-        command += (b"key", message.key.encode())
-    return command
+        parts += (b"key", message.key.encode())
+    return b"*%d\r\n%b" % (len(parts), b"".join([b"$%d\r\n%b\r\n" % (len(p), p) for p in parts]))
 
 
 _as_json = json.JSONEncoder(ensure_ascii=False).encode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import string
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,9 @@ class Routes:
                 _check_template(field, template)
                 check(field, template)
             self._rules[pattern] = {**fields, **values}
-        #: By topic: its fields, with those filled in that are always the same; and the others.
-        self._found: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+        #: By topic: its fields, and which names are in them.
+        self._found: dict[str, tuple[dict[str, str], set[str]]] = {}
+        self._filled = functools.lru_cache(10_000)(self._fill)
 
     def of(self, topic: str, key: str | None, message_id: int) -> dict[str, str]:
         """Return the fields filled in for a message."""
@@ -65,10 +67,15 @@ class Routes:
                 (rule for pattern, rule in self._rules.items() if matches(topic, pattern)),
                 self._fields,
             )
-            varied = {f: value for f, value in values.items() if _names(value) - {"topic"}}
-            found = self._found[topic] = _fill(values, topic, "", ""), varied
-        filled, varied = found
-        return filled | _fill(varied, topic, key or "", message_id) if varied else filled
+            names = {name for value in values.values() for name in _names(value)}
+            found = self._found[topic] = values, names
+        values, names = found
+        if "id" in names:
+            return _fill(values, topic, key, message_id)
+        return self._filled(topic, key if "key" in names else None)
+
+    def _fill(self, topic: str, key: str | None) -> dict[str, str]:
+        return _fill(self._found[topic][0], topic, key, "")
 
     def fixed(self, field: str) -> set[str]:
         """Return the mapping's values of a field that are the same for all messages."""
@@ -79,9 +86,11 @@ class Routes:
         }
 
 
-def _fill(values: Mapping[str, str], topic: str, key: str, message_id: object) -> dict[str, str]:
+def _fill(
+    values: Mapping[str, str], topic: str, key: str | None, message_id: object
+) -> dict[str, str]:
     return {
-        field: template.format(topic=topic, key=key, id=message_id)
+        field: template.format(topic=topic, key=key or "", id=message_id)
         for field, template in values.items()
     }
 

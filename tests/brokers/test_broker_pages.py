@@ -86,7 +86,7 @@ def test_the_page_of_nats() -> None:
         assert isinstance(outcome, verdict_of(words)), code
 
 
-def test_the_page_of_kafka() -> None:
+async def test_the_page_of_kafka() -> None:
     import confluent_kafka
 
     from durable_notify.brokers import kafka
@@ -103,7 +103,7 @@ def test_the_page_of_kafka() -> None:
             outcome = producer._outcome_of(error, "t")
             assert isinstance(outcome, verdict_of(words)), code
     finally:
-        producer.close()
+        await producer.close()
 
 
 def test_the_page_of_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:

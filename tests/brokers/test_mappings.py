@@ -85,8 +85,8 @@ def test_headers_of_nats_hold_one_line() -> None:
         broker_message(b"", headers={"a": "x\r\nNats-Rollup: all", "b": "ä", "c": '"q"'})
     )
     assert all(value.isascii() and value.isprintable() for value in headers.values())
-    assert nats._flaw_of_headers({"a\r\nb": ""}, 0, 0)
-    assert nats._flaw_of_headers({"a:b": ""}, 0, 0)
+    assert nats._flaw_of_names({"a\r\nb": ""})
+    assert nats._flaw_of_names({"a:b": ""})
 
 
 def test_a_client_that_is_not_installed() -> None:

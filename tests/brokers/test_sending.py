@@ -14,7 +14,7 @@ import pytest
 
 import durable_notify as dn
 from durable_notify.brokers import broker as brokers
-from durable_notify.brokers import nats
+from durable_notify.brokers import nats, reports
 from durable_notify.brokers import relay as relays
 from durable_notify.brokers.broker import (
     BrokerMessage,
@@ -148,13 +148,13 @@ async def test_a_client_that_raises_leaves_nothing_under_way() -> None:
 
 async def test_confirmations_are_settled_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker confirms a few at a time. Each settling costs the database, whatever its size."""
-    monkeypatch.setattr(relays, "SETTLE_AFTER", 60.0)
+    monkeypatch.setattr(reports, "SETTLE_AFTER", 60.0)
     settled, report = reporting("a", "b", None)
     report(0, Sent())
     report(2, Sent())
     assert settled == []
     report(1, Rejected(""))
-    assert settled == [(0, Sent()), (1, Rejected("")), (2, Sent())]
+    assert settled == [(1, Rejected("")), (0, Sent()), (2, Sent())]
 
 
 async def test_a_settling_waits_for_those_before_in_its_key() -> None:
@@ -168,18 +168,22 @@ async def test_a_settling_waits_for_those_before_in_its_key() -> None:
     assert settled == [(2, Sent()), (0, Sent()), (1, Sent())]
 
 
-def reporting(*keys: str | None) -> tuple[list[tuple[int, Outcome]], relays._Report]:
+def reporting(*keys: str | None) -> tuple[list[tuple[int, Outcome]], reports.BatchReport]:
     settled: list[tuple[int, Outcome]] = []
 
     def settle(message: Any, outcome: Outcome) -> None:
         message.is_settled = True
         settled.append((message.index, outcome))
 
+    def ack(messages: list[Any]) -> None:
+        for message in messages:
+            settle(message, Sent())
+
     left: Any = [
         (types.SimpleNamespace(index=index, is_settled=False), broker_message(b"", key))
         for index, key in enumerate(keys)
     ]
-    return settled, relays._Report(left, settle)
+    return settled, reports.BatchReport(left, settle, ack)
 
 
 def broker_message(body: bytes, ordering_key: object = None, **more: Any) -> BrokerMessage:

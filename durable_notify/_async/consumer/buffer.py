@@ -19,6 +19,7 @@ from .message import AsyncMessage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from ..._core.leases import Lease
     from ..._core.ordering import Delivery, OrderingKey
     from ...payloads import Decoder
     from .leases import AsyncLeaseManager
@@ -92,11 +93,7 @@ class AsyncPrefetchBuffer:
     def fill(self, rows: list[tuple[Any, ...]]) -> None:
         """Add claimed messages."""
         messages = list(self.unpack(rows))
-        in_order = [
-            (message._ordering_key, message._delivery)
-            for message, row in zip(messages, rows, strict=True)
-            if row[9] is not None
-        ]
+        in_order = [((row[2], row[9]), (row[0], row[1])) for row in rows if row[9] is not None]
         # Trap: threads that take two messages of a key from the queue in order may reach the gate
         # in reverse order.
         self._gate.expect(in_order)
@@ -146,14 +143,8 @@ class AsyncPrefetchBuffer:
                 except BaseException:
                     self._queue.put(message)  # the caller was cancelled
                     raise
-            if not self._admitted(message, message if owner is None else owner):
-                self.begun(1)
-                continue
-            if message._flaw is not None:
-                self.begun(1)
-                self.refuse(message, message._flaw)
-                continue
-            return message
+            if self._passes(message, message if owner is None else owner):
+                return message
 
     async def batch(self, size: int, max_wait: float) -> list[AsyncMessage]:
         """Return 1 to ``size`` messages, none at the end; ``max_wait`` begins with the first."""
@@ -163,18 +154,39 @@ class AsyncPrefetchBuffer:
             return batch[:size]
         until = time.monotonic() + max_wait if batch else None
         try:
-            while len(batch) < size:
+            while True:
+                self._add_ready(batch, size)
+                if batch and until is None:
+                    until = time.monotonic() + max_wait
+                if len(batch) >= size:
+                    break
                 message = await self.next(batch, until)
                 if message is None:
                     break
                 batch.append(message)
-                until = until or time.monotonic() + max_wait
         except BaseException:
             # Trap: the caller was cancelled, and these are claimed. The next batch has them first.
             if batch:
                 self._cut_short.append(batch)
             raise
         return batch
+
+    def _add_ready(self, batch: list[AsyncMessage], size: int) -> None:
+        """Add messages to a batch, as ``next`` returns them, until one would have to wait."""
+        sure: Lease | None = None
+        while len(batch) < size:
+            try:
+                message = self._of_its_key(batch) or self._queue.get_nowait()
+            except self._queue.EMPTY:
+                return
+            if message is None or not (
+                message._lease is sure or self.lease_manager.is_sure(message._lease)
+            ):
+                self._queue.put(message)
+                return
+            sure = message._lease
+            if self._passes(message, batch):
+                batch.append(message)
 
     async def _queued(self, until: float | None) -> AsyncMessage | None:
         """Wait for a message. The queue is empty, so there is room."""
@@ -187,7 +199,10 @@ class AsyncPrefetchBuffer:
         """Return the next message of the key of a batch's last one; the batch may have it too."""
         if not (isinstance(batch, list) and batch):
             return None
-        following = self._gate.following(batch[-1]._ordering_key, batch)
+        ordering_key = batch[-1]._ordering_key
+        if not self.next_waits(ordering_key):
+            return None
+        following = self._gate.following(ordering_key, batch)
         if following is not None:
             self._put(1)
         return following
@@ -214,6 +229,17 @@ class AsyncPrefetchBuffer:
             await self.lease_manager.confirm(lease)
             if not (lease.lost or self.lease_manager.is_sure(lease)):
                 await self._stopping.wait(0.5)
+
+    def _passes(self, message: AsyncMessage, owner: object) -> bool:
+        """Whether a message goes to its owner; if not, it is no longer queued."""
+        if not self._admitted(message, owner):
+            self.begun(1)
+        elif message._flaw is not None:
+            self.begun(1)
+            self.refuse(message, message._flaw)
+        else:
+            return True
+        return False
 
     def _admitted(self, message: AsyncMessage, owner: object) -> bool:
         """Whether a message may be handled now: it is leased, and the next of its key."""

@@ -63,7 +63,7 @@ class AsyncIteration:
     def end_batch(self, batch: list[AsyncMessage]) -> None:
         """Finish a batch: the loop's body has ended, and so its transactions."""
         pending = self._lease_manager.pending_in_transaction
-        for message in batch:
+        for message in batch if pending else ():
             if (delivered := (message._lease, message.id)) in pending:
                 pending.discard(delivered)
                 self._lease_manager.settled_in_transaction(*delivered)

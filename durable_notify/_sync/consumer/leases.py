@@ -135,12 +135,15 @@ class LeaseManager:
     def settle_soon(self, lease: Lease, message_id: int, outcome: Outcome) -> None:
         """Record the outcome of a message, without waiting for the flush."""
         lease.record(message_id, outcome)
-        ordering_key = lease.ordering_keys[message_id]
-        if (
-            not lease.open
+        self.flush_soon(
+            urgent=not lease.open
             or not isinstance(outcome, Ack)
-            or (ordering_key is not None and self._buffer.blocks(ordering_key))
-        ):
+            or self._buffer.blocks(lease.ordering_keys[message_id])
+        )
+
+    def flush_soon(self, *, urgent: bool) -> None:
+        """Flush without a wait for it: at once if that is urgent, else with later outcomes."""
+        if urgent:
             self._flusher.hurry()
         else:
             self._flusher.soon()
