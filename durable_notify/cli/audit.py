@@ -31,6 +31,9 @@ def audit(database: Database, group: str | None, limit: int, as_json: bool) -> N
     if as_json:
         click.echo(json_line([dataclasses.asdict(entry) for entry in entries]))
         return
+    if not entries:
+        click.echo("No changes yet.", err=True)
+        return
     columns = ("at", "who", "action", "group", "topic", "messages", "why", "details")
     rows = [
         (

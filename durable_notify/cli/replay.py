@@ -224,6 +224,9 @@ def list_jobs(database: Database, as_json: bool) -> None:
     if as_json:
         click.echo(json_line([dataclasses.asdict(job) for job in jobs]))
         return
+    if not jobs:
+        click.echo("No replays.", err=True)
+        return
     columns = ("id", "group", "topic", "state", "done", "of", "rate", "why")
     rows = [
         (job.id, job.group, job.topic, job.state, job.done, job.total, job.rate_limit, job.why)
