@@ -141,6 +141,7 @@ async def drain(
     consumer: AsyncConsumer[Any],
     handler: Callable[[AsyncMessage[Any]], Any] | None = None,
     *,
+    dsn: str | None = None,
     skip_delays: bool = False,
     raise_errors: bool = True,
 ) -> Drained[AsyncMessage[Any]]:
@@ -152,6 +153,7 @@ async def drain(
     Args:
         consumer: one that was not started. Use it once, unless it has handlers by ``on()``.
         handler: what ``consumer.run`` takes; None: its handlers by ``on()``.
+        dsn: the database, if it is not the consumer's own; for a consumer that a module defines.
         skip_delays: whether to let time pass, as ``travel`` does, until nothing is due later:
             delayed messages, retries, leases that expire, rate limits. Otherwise these stay.
         raise_errors: whether to raise what the handler raises, once the message is settled as the
@@ -162,6 +164,10 @@ async def drain(
     """
     if consumer._started and not (consumer._ended and consumer._handlers.topics):
         raise ConsumerClosed("drain() takes a consumer that was not started: make a new one")
+    if dsn is not None:
+        own, consumer._dsn = consumer._dsn, dsn
+        consumer._set_up()
+        consumer._dsn = own  # its parts have the other one
     consumer._prepare(handler, None)
     prepared = consumer._handlers.prepared(handler)
     consumer._started = consumer._closed = True

@@ -108,5 +108,6 @@ def _refuse_schema(error: Exception) -> None:
     if state == "42883" and (missing := re.search(r"durable_notify\.\w+", text)):
         raise SchemaTooOld(
             f"The durable_notify schema has no function {missing[0]} as this package calls it. "
-            "Run `durable-notify migrate`."
+            "Run `durable-notify migrate`. If that changes nothing, an unreleased checkout made "
+            "the schema: it cannot be upgraded, see docs/upgrading.md."
         ) from error

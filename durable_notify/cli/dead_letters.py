@@ -77,7 +77,9 @@ def show(database: Database, message_id: int, group: str | None) -> None:
     for letter in letters:
         click.echo(shown(f"message {letter.id} of {letter.topic}, given up by {letter.group}"))
         click.echo(f"published {letter.published_at}, given up {letter.dead_at}")
-        about = f"key       {letter.key}\nattempts  {letter.attempt}\nreason    {letter.reason}"
+        about = (
+            f"key       {letter.key or '-'}\nattempts  {letter.attempt}\nreason    {letter.reason}"
+        )
         click.echo(shown(about))
         click.echo(f"headers   {json_line(letter.headers)}\npayload   {json_line(letter.payload)}")
         if letter.error:

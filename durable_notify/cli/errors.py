@@ -185,7 +185,9 @@ def _explained(error: Exception, database: Database, command: str | None) -> Fai
     if isinstance(error, psycopg.Error):
         return _of_postgres(error, database, command)
     if isinstance(error, (SchemaMissing, SchemaTooOld)):
-        return Failure(str(error).split(" Run ")[0], _on(MIGRATE, database))
+        what, _, rest = str(error).partition(" Run `durable-notify migrate`")
+        more = rest.rstrip(".") if rest.startswith(". ") else ""  # not what Python can call instead
+        return Failure(what, _on(MIGRATE, database) + more)
     if isinstance(error, (UnknownGroup, UnknownTopic)):
         return Failure(str(error).split(". ")[0], "see: durable-notify status")
     if isinstance(error, BrokerUnavailable):

@@ -168,7 +168,10 @@ def _list(connection: Connection, as_json: bool) -> None:
 
 
 def _row(one: Retention) -> tuple[object, ...]:
-    ages = [None if age is None else timedelta(seconds=age) for age in (one.max_age, one.min_age)]
+    ages = [
+        None if age is None else str(timedelta(seconds=age)).removesuffix(", 0:00:00")
+        for age in (one.max_age, one.min_age)
+    ]
     flags = ["yes" if flag else "no" for flag in (one.when_settled, one.compact, one.archive)]
     return (one.pattern, ages[0], one.max_bytes, flags[0], ages[1], one.on_lag, one.alarm_bytes,
             *flags[1:])  # fmt: skip

@@ -90,7 +90,9 @@ def show(database: Database, message_id: int, group: str | None) -> None:
     for one in waiting:
         click.echo(shown(f"message {one.id} of {one.topic}, to be retried by {one.group}"))
         click.echo(f"published {one.published_at}, due {one.due_at}")
-        click.echo(shown(f"key       {one.key}\nattempts  {one.attempt} of {one.max_attempts}"))
+        click.echo(
+            shown(f"key       {one.key or '-'}\nattempts  {one.attempt} of {one.max_attempts}")
+        )
         click.echo(f"headers   {json_line(one.headers)}\npayload   {json_line(one.payload)}")
         if one.error:
             text = one.error.get("traceback") or f"{_error(one)}\n"

@@ -9,6 +9,7 @@ import click
 import pytest
 
 from durable_notify.cli import cli
+from tests.support.cli import run
 from tests.support.postgres import CHECKOUT
 
 PAGE = (CHECKOUT / "docs" / "command-line.md").read_text(encoding="utf-8")
@@ -78,6 +79,13 @@ def test_required_options_are_marked() -> None:
             if isinstance(param, click.Option) and param.required:
                 (row,) = re.findall(rf"^\| `{param.opts[0]} .*$", SECTIONS[name], re.MULTILINE)
                 assert "required" in row
+
+
+def test_lists_that_are_empty_say_so(dsn: str) -> None:
+    for command in ("audit", "replay-job list", "dead-letters", "retries", "status", "topics"):
+        done = run(*command.split(), dsn=dsn)
+        assert (done.returncode, done.stdout) == (0, ""), command
+        assert done.stderr.strip(), command
 
 
 def every_group(name: str, command: click.Command) -> Iterator[tuple[str, click.Group]]:

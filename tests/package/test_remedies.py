@@ -19,7 +19,7 @@ from durable_notify import events, options
 from durable_notify._core import grant_hints as allowing
 from durable_notify.integrations.logs import LogEvents
 from tests.security.decisions import MAY
-from tests.support.cli import good
+from tests.support.cli import fails, good, run
 from tests.support.roles import roles
 from tests.support.wait import eventually
 
@@ -129,6 +129,11 @@ def test_a_schema_without_what_is_called(dsn: str, conn: Connection) -> None:
     ) as error:
         publisher.publish_many(conn, "t", [1])
     assert isinstance(error.value.__cause__, errors.UndefinedFunction)
+    conn.execute("ALTER FUNCTION durable_notify.publish RENAME TO published")
+    fails(
+        run("publish", "t", "1", dsn=dsn), 1, "publish", "\nrun: durable-notify migrate. If that "
+        "changes nothing, an unreleased checkout made the schema: it cannot be upgraded",
+    )  # fmt: skip
 
 
 # Options

@@ -69,3 +69,28 @@ async def test_handlers_by_topic(api: Api, dsn: str, conn: psycopg.Connection) -
     assert len(drained.handled) == 2
     assert seen == [1]
     assert conn.execute("SELECT job FROM done").fetchall() == [(7,)]
+
+
+async def test_a_modules_consumer_is_drained_on_the_tests_database(
+    api: Api, dsn: str, conn: psycopg.Connection
+) -> None:
+    """Whether it is new, or has run before; its own database stays its own."""
+    make = dn.AsyncConsumer if api.is_async else dn.Consumer
+    consumer = make("postgresql://own@127.0.0.1:1/own", group="g")
+    seen: list[Any] = []
+
+    @consumer.on("orders")
+    def handle(message: Any) -> None:
+        seen.append(message.payload)
+
+    async def drain(**options: Any) -> Any:
+        if api.is_async:
+            return await testing.drain_async(consumer, **options)  # type: ignore[arg-type]
+        return await in_thread(lambda: testing.drain(consumer, **options))  # type: ignore[arg-type]
+
+    for number in (1, 2):
+        dn.Publisher().publish(conn, "orders", number)
+        assert len((await drain(dsn=dsn)).handled) == 1
+    assert seen == [1, 2]
+    with pytest.raises(psycopg.OperationalError):
+        await drain()

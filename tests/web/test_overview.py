@@ -27,6 +27,15 @@ def test_it_is_live(conn: Connection, serve: Serve, page: Page) -> None:
     expect(page.get_by_role("button", name="Resume")).to_be_visible()
 
 
+def test_before_the_first_look_it_claims_nothing(dsn: str, serve: Serve, page: Page) -> None:
+    with psycopg.connect(dsn) as other:
+        other.execute("LOCK durable_notify.consumer_group, durable_notify.outbox")
+        page.goto(serve())
+        expect(page.get_by_text("It was not looked at yet.")).to_be_visible()
+        expect(page.get_by_text("No group is behind.")).to_have_count(0)
+        expect(page.get_by_text("Groups: 0.")).to_have_count(0)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(conn: Connection, serve: Serve, page: Page, scheme: Any) -> None:
     conn.execute("SELECT durable_notify.subscribe('billing', '{t}')")
