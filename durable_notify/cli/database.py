@@ -15,7 +15,6 @@ from .._sync.database.connection import TimeoutConnection, settings
 from ..adapters import OwnCursor
 from ..dsn import check_dsn, plain
 from ..errors import InvalidArgument, SchemaMissing, SchemaTooOld
-from .errors import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +81,7 @@ def plain_dsn(given: str, source: str) -> str:
     try:
         check_dsn(given)
     except InvalidArgument as error:
-        raise Failure(str(error).replace("the DSN", source, 1), exit_code=2) from None
+        raise InvalidArgument(str(error).replace("the DSN", source, 1)) from None
     return plain(given)
 
 
