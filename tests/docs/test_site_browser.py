@@ -112,7 +112,7 @@ def test_search_finds_a_function(site: str, page: Page) -> None:
     page.get_by_role("button", name="Search").click()
     page.keyboard.type("start_replay")
     found = page.get_by_role("option", name=re.compile("^start_replay"))
-    found.filter(has_text="Reference / SQL").click()
+    found.filter(has_text="durable_notify.start_replay(").click()
     expect(page.locator("#start_replay")).to_be_in_viewport()
     assert page.url.startswith(f"{site}sql/replay.html")
 
