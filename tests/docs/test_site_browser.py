@@ -77,7 +77,7 @@ def asked(page: Page) -> list[tuple[str, int]]:
 
 
 def open_page(page: Page, address: str) -> None:
-    page.goto(address, wait_until="load")
+    page.goto(address, wait_until="networkidle")  # else the next page ends what this one loads
     expect(page.get_by_role("heading", level=1).first).to_be_visible()
 
 
@@ -111,7 +111,8 @@ def test_search_finds_a_function(site: str, page: Page) -> None:
     open_page(page, site)
     page.get_by_role("button", name="Search").click()
     page.keyboard.type("start_replay")
-    page.get_by_role("link", name=re.compile("^start_replay")).first.click()
+    found = page.get_by_role("option", name=re.compile("^start_replay"))
+    found.filter(has_text="durable_notify.start_replay(").click()
     expect(page.locator("#start_replay")).to_be_in_viewport()
     assert page.url.startswith(f"{site}sql/replay.html")
 
