@@ -215,7 +215,7 @@ async def test_clients_with_the_same_token_read_the_database_once(
 async def test_a_ring_that_is_far_behind(
     hubs: Hubs, gate: Gate, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("durable_notify.web.streaming.cursor.MOST_AHEAD", 2)
+    monkeypatch.setattr("durable_notify.web.streaming.cursor.MAX_AHEAD", 2)
     browser = Browser(hubs, ("t",))
     await browser.connect()
     await browser.until_live()
