@@ -169,7 +169,9 @@ class AsyncIngest:
 
     async def _ingest(self) -> None:
         failures = 0
-        while True:
+        # Trap: a client may lose the cancellation by stop(). Python 3.11's wait_for() does if the
+        # answer arrives at the same moment.
+        while not self._stopping.is_set():
             try:
                 if failures:
                     await self._source.connect()

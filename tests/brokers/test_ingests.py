@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,6 +105,25 @@ async def test_nothing_is_acknowledged_that_is_not_committed(dsn: str, inlet: An
     # It was stopped before it could commit.
     assert count(dsn) == 0
     assert await inlet.left() == 20
+
+
+async def test_it_stops_though_the_client_loses_its_cancellation(
+    dsn: str, inlet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Python 3.11's wait_for() does, if the answer arrives at the same moment."""
+    acknowledging = asyncio.Event()
+
+    async def lose(_: Any) -> None:
+        acknowledging.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    await inlet.fill(Given(b"1"))
+    ingest = ingest_of(dsn, inlet)
+    monkeypatch.setattr(ingest._source, "ack", lose)
+    async with carrying(ingest):
+        await acknowledging.wait()
+    assert count(dsn) == 1
 
 
 async def waits(dsn: str) -> bool:
