@@ -61,7 +61,7 @@ def test_consumers_that_do_not_hear(dsn: str, conn: Connection, serve: Serve) ->
         httpx.Client(base_url=serve(to=pooled)) as deaf,
         httpx.Client(base_url=serve()) as hearing,
     ):
-        eventually(lambda: "listener-deaf" in deaf.get("/consumers").text)
+        eventually(lambda: "listener-deaf" in deaf.get("/consumers").text, 60)
         assert '<p class="remedy">' in deaf.get("/consumers").text
-        eventually(lambda: "has not looked yet" not in hearing.get("/").text)
+        eventually(lambda: "has not looked yet" not in hearing.get("/").text, 60)
         assert "knows of no wake-up that does not arrive" in hearing.get("/consumers").text
