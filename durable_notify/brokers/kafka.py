@@ -242,7 +242,7 @@ def _final(outcome: Outcome) -> Outcome:
 
 
 class _Batch:
-    """Collects the outcomes of some messages, most of them from another thread."""
+    """Collects the outcomes of some messages."""
 
     def __init__(
         self,
@@ -259,7 +259,7 @@ class _Batch:
         self.done: asyncio.Future[None] = self._loop.create_future()
 
     def receive(self, index: int, error: Any, _message: Any) -> None:
-        """Receive a delivery report, in the thread of the producer."""
+        """Receive a delivery report, in the event loop or the thread that closes the producer."""
         self._received.append((index, error))
         # Many reports arrive at once: wake the loop once for all of them.
         if not (self._will_take or self._loop.is_closed()):
