@@ -174,7 +174,7 @@ def comparable(found: Any) -> Any:
         return [comparable(one) for one in found]
     if isinstance(found, datetime):
         assert found.tzinfo is not None
-        assert abs(datetime.now(UTC) - found) < timedelta(minutes=10) or found.year in {2021, 2099}
+        assert abs(datetime.now(UTC) - found) < timedelta(hours=1) or found.year in {2021, 2099}
         return datetime
     return type(found), found
 
