@@ -155,7 +155,11 @@ async def test_it_works_again(
     status = [500]
     with receiving(lambda _: Answer(status[0])) as flaky:
         webhooks.create(
-            conn, "shop", url=flaky.url, topics=["t"], retry=dn.RetryPolicy(base=0.01, max=0.01)
+            conn,
+            "shop",
+            url=flaky.url,
+            topics=["t"],
+            retry=dn.RetryPolicy(max_attempts=10_000, base=0.01, max=0.01),
         )
         publish(conn, 1, "t")
         await wait_until(lambda: webhooks.endpoint(conn, "shop").failing_since is not None)

@@ -42,7 +42,7 @@ def test_pages_of_the_dashboard_are_fast() -> None:
     """Each as measured with 10,000,000 messages; the look behind them has the page's figure."""
     found = figures("web")
     look = found.pop("the first look after it")
-    assert f"{look:.0f} seconds, of one connection" in re.sub(
+    assert f"{look:.0f} seconds on one connection" in re.sub(
         r"\s+", " ", (CHECKOUT / "docs" / "dashboard.md").read_text()
     )
     assert len(found) > 20

@@ -8,8 +8,12 @@ import psycopg
 import pytest
 
 import durable_notify as dn
+from durable_notify import schema
 from durable_notify._core.position import Position, decode, encode
+from durable_notify.embedded import Server
 from durable_notify.errors import InvalidArgument
+from tests.support.injection import plant
+from tests.support.sessions import Sessions
 
 Connection = psycopg.Connection[Any]
 
@@ -129,3 +133,52 @@ def test_a_token_ahead_of_the_server(dsn: str, conn: Connection) -> None:
         with pytest.raises(InvalidArgument, match="ahead of this server"):
             gaps(dsn, encode(log, {"t": lost}))
     assert gaps(dsn, token) == {}
+
+
+@pytest.mark.parametrize("planted", [False, True])
+def test_a_token_outlasts_a_crash(private_server: Server, planted: bool) -> None:
+    """It does not depend on transactions that the server forgets, because they wrote nothing."""
+    dsn = private_server.dsn()
+    schema.migrate(dsn)
+    # From its start on, the writer of the log waits for so long.
+    private_server.restart(settings={"wal_writer_delay": "10s", "autovacuum": "off"})
+    with Sessions(dsn) as them:
+        (one,) = them.take(1)
+        if planted:
+            plant(one, "read", ("_durable_snapshot(topic)", "_committed_snapshot()"))
+        first = one.publish()
+        for _ in range(5):
+            one.run("SELECT pg_current_xact_id()")
+        token = token_of(dsn)
+    private_server.stop("immediate")
+    private_server.start()
+    if planted:
+        with pytest.raises(InvalidArgument, match="ahead of this server"):
+            gaps(dsn, token)
+        return
+    assert gaps(dsn, token) == {}
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        second = put(connection)
+    with dn.Reader(dsn, topics=["t"], start=token, until_empty=True) as reader:
+        assert [message.id for message in reader] == [second]
+    assert second > first
+
+
+def test_a_token_is_of_its_topic_alone(dsn: str, conn: Connection) -> None:
+    """What others write is not in it; nothing is read twice, whatever was removed meanwhile."""
+    put(conn)
+    before = decode(token_of(dsn))[1]["t"]
+    for _ in range(3):
+        put(conn, "another")
+    assert decode(token_of(dsn))[1]["t"] == before
+    with psycopg.connect(dsn) as open_one, dn.Reader(dsn, topics=["t"]) as reader:
+        seen = [next(reader).id]
+        late = put(open_one)
+        seen += [put(conn), next(reader).id][1:]
+        conn.execute("DELETE FROM durable_notify.outbox WHERE id = %s", [seen[-1]])
+        seen.append(put(conn))
+        assert next(reader).id == seen[-1]
+        open_one.commit()
+        assert next(reader).id == late
+        last = put(conn)
+        assert next(reader).id == last

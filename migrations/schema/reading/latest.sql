@@ -16,7 +16,7 @@ BEGIN
         RETURN QUERY SELECT * FROM durable_notify._latest_granted(topic);
         RETURN;
     END IF;
-    seen := durable_notify._committed_snapshot();
+    seen := durable_notify._durable_snapshot(topic);
     RETURN QUERY
     WITH last AS (
         SELECT DISTINCT ON (o.key) o.id, o.key, o.payload, o.data, o.headers, o.created_at, o.expires_at

@@ -34,7 +34,7 @@ BEGIN
     pos.p := COALESCE(read.p, 0);
     FOR _turn IN 1 .. 2 LOOP
         IF pos.s1 IS NULL THEN
-            pos.s1 := durable_notify._committed_snapshot();
+            pos.s1 := durable_notify._durable_snapshot(topic);
             pos.h1 := durable_notify.last_id(topic);  -- bounds the scan: nothing higher is in s1
             pos.p := 0;
         END IF;

@@ -11,7 +11,7 @@ BEGIN
         SELECT g.s0, g.h0 INTO s0, h0 FROM durable_notify._read_from_granted(topic, start_at, since) AS g;
         RETURN;
     END IF;
-    s0 := CASE start_at WHEN 'beginning' THEN '3:3:' ELSE durable_notify._committed_snapshot() END;
+    s0 := CASE start_at WHEN 'beginning' THEN '3:3:' ELSE durable_notify._durable_snapshot(topic) END;
     h0 := CASE start_at
         WHEN 'beginning' THEN 0
         WHEN 'now' THEN durable_notify.last_id(topic)

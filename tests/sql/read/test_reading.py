@@ -7,7 +7,7 @@ import pytest
 from tests.support.injection import plant
 from tests.support.sessions import Sessions, SqlReader
 
-COMMITTED = ("durable_notify._committed_snapshot()", "pg_catalog.pg_current_snapshot()")
+COMMITTED = ("durable_notify._durable_snapshot(topic)", "pg_catalog.pg_current_snapshot()")
 
 
 @pytest.mark.parametrize("planted", [False, True])
