@@ -6,6 +6,7 @@ for what came before it: still out, it would be redelivered.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -119,13 +120,16 @@ async def test_few_keys_are_not_claimed_ahead(
         monkeypatch.setattr(f"durable_notify._{api.name}.consumer.buffer.REPEATED", 1.0)
     conn.execute(COUNTING)
     rows = [dn.NewMessage(n, key=f"k{n % 20}") for n in range(3000)]
-    ids = dn.Publisher().publish_many(conn, "t", rows)
-    seen = Recorder()
-    await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
-    assert sorted(seen.ids) == ids
-    assert outstanding(conn) == 0
-    parked = value(conn, "SELECT COALESCE(sum(number), 0) FROM public.parked")
-    assert (parked > 750) == planted, parked
+    parked = []
+    for _ in range(3):  # which claim comes first is by chance
+        ids = dn.Publisher().publish_many(conn, "t", rows)
+        seen = Recorder()
+        await with_timeout(api.consumer(dsn, until_empty=True).run(seen))
+        assert sorted(seen.ids) == ids
+        assert outstanding(conn) == 0
+        parked.append(value(conn, "SELECT COALESCE(sum(number), 0) FROM public.parked"))
+        conn.execute("TRUNCATE public.parked")
+    assert (statistics.median(parked) > 750) == planted, parked
 
 
 @pytest.mark.parametrize("size", [1, 4])
