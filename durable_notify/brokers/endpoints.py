@@ -21,7 +21,7 @@ from .._core.topic_set import TopicSet
 from ..dsn import plain, safe_message
 from ..endpoints import KEY
 from ..errors import DurableNotifyError, InvalidArgument, UnknownGroup
-from .broker import Gone, RetryLater, Sent, Skipped
+from .broker import Gone, RetryLater
 from .filters import Filter
 from .relay import AsyncRelay, RelayConsumer
 from .shared import SharedConnections, SharedQueries
@@ -280,16 +280,23 @@ class EndpointRelay(AsyncRelay):
 
     def _pack(self, message: AsyncMessage) -> BrokerMessage:
         outgoing = super()._pack(message)
-        outgoing.wanted = self._filter is None or self._filter.passes(message)
+        outgoing.wanted = self._wants(message)
         return outgoing
 
     def _settle(self, message: AsyncMessage, outcome: Outcome) -> None:
         super()._settle(message, outcome)
         if isinstance(outcome, RetryLater):
             self._note_failure(outcome.reason)
-        elif isinstance(outcome, Sent) and not isinstance(outcome, Skipped) and self._fails:
+
+    def _ack(self, messages: list[AsyncMessage]) -> None:
+        super()._ack(messages)
+        if self._fails and any(self._wants(message) for message in messages):
             self._fails, self._note_at = False, 0.0
             self._fleet.note(self._endpoint.name, None)
+
+    def _wants(self, message: AsyncMessage) -> bool:
+        """Whether a message goes to the endpoint; otherwise it is acknowledged without that."""
+        return self._filter is None or self._filter.passes(message)
 
     async def _pause(self, failures: int, trouble: Unconfirmed) -> bool:
         self._note_failure(trouble.reason)
