@@ -60,7 +60,7 @@ _LOOK = """
       FROM shown s CROSS JOIN (SELECT pg_catalog.clock_timestamp() AS now) AS n
 """
 #: What status() makes for each row sorts in memory; a sort by disk takes twice as long.
-_WORK_MEM = "SET work_mem = '64MB'"
+_WORK_MEM = "SET LOCAL work_mem = '64MB'"
 _BETWEEN = """
     SELECT durable_notify.messages_between(s.topic, s.after_id, s.upto_id)
       FROM ROWS FROM (unnest(%s::text[]), unnest(%s::bigint[]), unnest(%s::bigint[]))

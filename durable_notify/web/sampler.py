@@ -192,9 +192,11 @@ class Sampler:
         wanted = settings(self._dsn, "web")
         with TimeoutConnection.connect(self._dsn, cursor_factory=OwnCursor, **wanted) as connection:
             connection.answer = LOOKING / 1000 + 10
-            connection.execute("SET default_transaction_read_only = on")
-            connection.execute(f"SET statement_timeout = {LOOKING}")
-            yield connection
+            # Trap: behind a pooler, settings of the session would stay for its other clients.
+            with connection.transaction():
+                connection.execute("SET TRANSACTION READ ONLY")
+                connection.execute(f"SET LOCAL statement_timeout = {LOOKING}")
+                yield connection
 
     def _look(self) -> None:
         with self._connected() as connection:

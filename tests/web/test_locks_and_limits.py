@@ -65,3 +65,7 @@ def test_consumers_that_do_not_hear(dsn: str, conn: Connection, serve: Serve) ->
         assert '<p class="remedy">' in deaf.get("/consumers").text
         eventually(lambda: "has not looked yet" not in hearing.get("/").text, 60)
         assert "knows of no wake-up that does not arrive" in hearing.get("/consumers").text
+        settings = "default_transaction_read_only", "statement_timeout", "work_mem"
+        with psycopg.connect(pooled, autocommit=True) as other:  # it gets the dashboard's session
+            shown = [other.execute(f"SHOW {each}").fetchone() for each in settings]  # type: ignore[arg-type]
+        assert shown == [conn.execute(f"SHOW {each}").fetchone() for each in settings]  # type: ignore[arg-type]
