@@ -65,7 +65,7 @@ SET search_path = pg_catalog, durable_notify, pg_temp AS $function$
     -- Whether a table has a trigger of watch() with these arguments, and it is enabled in every partition.
     SELECT pg_catalog.bool_and(t.tgenabled = 'O') AND pg_catalog.bool_or(t.tgrelid = watched AND t.tgargs = (
                SELECT pg_catalog.string_agg(  -- each ends with a zero byte
-                          pg_catalog.convert_to(a.word, pg_catalog.getdatabaseencoding()) || '\x00'::bytea, '' ORDER BY a.ord)
+                          pg_catalog.convert_to(a.word, pg_catalog.getdatabaseencoding()) || pg_catalog.decode('00', 'hex'), '' ORDER BY a.ord)
                  FROM (VALUES (1, topic), (2, columns), (3, CASE WHEN with_old THEN 't' ELSE 'f' END)) AS a (ord, word)))
       FROM pg_catalog.pg_trigger t
      WHERE t.tgname = trigger_name AND t.tgfoid = 'durable_notify._watch_trigger()'::regprocedure
