@@ -11,10 +11,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create everything."""
-    run_file(op, "schema/install.sql")
+    """Run what was generated."""
+    run_file(op, "revisions/0001_initial.sql")
 
 
 def downgrade() -> None:
-    """Remove everything."""
-    run_file(op, "schema/remove.sql")
+    """Take it back."""
+    run_file(op, "revisions/0001_initial.down.sql")
