@@ -14,7 +14,7 @@ from .topics import check_group
 
 __all__ = [
     "LIMITS", "RETRY", "STORED", "Group", "GroupSettings", "OnExpiry", "OrderBy", "RetryPolicy",
-    "Start", "as_group", "changed", "with_retry_policy",
+    "Start", "as_group", "changed", "delays_of", "with_retry_policy",
 ]  # fmt: skip
 
 Start = Literal["beginning", "now"] | datetime
@@ -187,6 +187,15 @@ CALLED = {
 def as_group(group: str | Group) -> Group:
     """Return a group, without options if only its name is given."""
     return group if isinstance(group, Group) else Group(group)
+
+
+def delays_of(text: str) -> list[float]:
+    """Return the delays of a RetryPolicy that were written as ``5,300,1800``, or ``none``.
+
+    Raises:
+        ValueError: they are not numbers.
+    """
+    return [] if text == "none" else [float(each) for each in text.split(",")]
 
 
 def with_retry_policy(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._sync.admin.admin import Admin
-from ..groups import LIMITS, with_retry_policy
+from ..groups import LIMITS, delays_of, with_retry_policy
 from .common import common, confirm, pass_database
 from .listing import Listing
 from .params import error_line, resolve, shown_age
@@ -56,7 +56,7 @@ def _delays(_: Any, __: Any, text: str | None) -> list[float] | None:
     if text is None:
         return None
     try:
-        return [] if text == "none" else [float(each) for each in text.split(",")]
+        return delays_of(text)
     except ValueError as error:
         raise click.BadParameter(f"{text!r} is no list of seconds, such as 5,300,1800") from error
 

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from .._async.admin.admin import AsyncAdmin
-from ..groups import LIMITS, with_retry_policy
+from ..groups import LIMITS, delays_of, with_retry_policy
 from .plans import Form, Plan, at_once, needed
 
 __all__ = ["configure"]
@@ -17,10 +17,6 @@ __all__ = ["configure"]
 
 def _yes(text: str) -> bool:
     return {"yes": True, "no": False}[text]
-
-
-def _list(text: str) -> list[float]:
-    return [] if text == "none" else [float(each) for each in text.split(",")]
 
 
 #: The names in forms, and how they are read; as ``durable-notify group configure`` has them.
@@ -31,7 +27,7 @@ OPTIONS: dict[str, Callable[[str], Any]] = {
     "retry_base": float,
     "retry_factor": float,
     "retry_max": float,
-    "retry_delays": _list,
+    "retry_delays": delays_of,
     "on_expiry": str,
     "park_limit": int,
     "max_in_flight": int,
