@@ -90,7 +90,8 @@ def _changes(form: Form, before: Any) -> dict[str, Any]:
         except KeyError as error:
             raise HTTPException(400, f"{name} is yes or no, not {text!r}.") from error
         except ValueError as error:
-            raise HTTPException(400, f"{name} is a number, not {text!r}.") from error
+            kind = "a list of seconds, such as 5,300" if read is delays_of else "a number"
+            raise HTTPException(400, f"{name} is {kind}, not {text!r}.") from error
         if value is None and name not in LIMITS:
             raise HTTPException(400, f"{name} is missing.")
         if value != getattr(before, name):

@@ -37,6 +37,10 @@ def test_a_group_through_its_life(dsn: str) -> None:
     )
     group = only(dsn)
     assert [group[name] for name in names[3:]] == [None, None, False]
+    good("group", "configure", "g", "--retry-delays", "5,300.5", dsn=dsn)
+    assert only(dsn)["retry_delays"] == [5, 300.5]
+    good("group", "configure", "g", "--retry-delays", "none", dsn=dsn)
+    assert only(dsn)["retry_delays"] == []
     good("group", "pause", "g", dsn=dsn)
     assert only(dsn)["paused_at"] is not None
     assert "yes" in good("group", "list", dsn=dsn)
@@ -55,7 +59,7 @@ def test_errors(dsn: str) -> None:
     for words, status in (
         (["configure", "unknown", "--max-attempts", "3"], 1), (["configure", "unknown"], 2),
         (["pause", "unknown"], 1), (["resume", "unknown"], 1), (["rename", "unknown", "x"], 1),
-        (["delete", "unknown", "--yes"], 1), (["configure", "g", "--retry-factor", "0.1"], 2),
+        (["delete", "unknown", "--yes"], 1), (["configure", "g", "--retry-factor", "0.1"], 2), (["configure", "g", "--retry-delays", "5,x"], 2),
     ):  # fmt: skip
         done = run("group", *words, dsn=dsn)
         assert done.returncode == status, (words, done.stderr)

@@ -149,7 +149,10 @@ def commands(client: httpx.Client, furnished: int) -> list[str]:
         ("cancel-replay", {"job": "1"}),
         ("pause", {"group": "billing"}),
         ("resume", {"group": "billing"}),
-        ("configure", {"group": "billing", "max_attempts": "7", "rate_limit": "5"}),
+        (
+            "configure",
+            {"group": "billing", "max_attempts": "7", "rate_limit": "5", "retry_delays": "5,300.5"},
+        ),
         ("publish", {"topic": "orders", "payload": '{"a": 1}', "key": "k", "origin": "1"}),
     ):
         answer = client.post(f"/actions/{name}", data=data)
@@ -235,6 +238,7 @@ def test_a_redrive_means_what_was_shown(
         ),
         ("replay", {"group": "billing", "topic": "orders", "rate_limit": "x"}, "is a number"),
         ("configure", {"group": "billing", "max_attempts": "x"}, "max_attempts is a number"),
+        ("configure", {"group": "billing", "retry_delays": "5,x"}, "is a list of seconds"),
         ("configure", {"group": "billing", "max_attempts": "0"}, "max_attempts"),
         ("configure", {"group": "billing"}, "Nothing would change"),
         ("publish", {"topic": "orders", "payload": "{"}, "This is not JSON"),
